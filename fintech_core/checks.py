@@ -1,0 +1,61 @@
+"""System checks: what would make a deployment unsafe is said before it serves."""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register
+from django.db.backends.postgresql.psycopg_any import is_psycopg3
+
+
+@register()
+def driver_is_psycopg2(**_: Any) -> list[CheckMessage]:
+    """Django prefers psycopg 3 silently as soon as it can be imported; we are tested on 2."""
+    if is_psycopg3:
+        return [Error("psycopg 3 is installed; Fintech Core runs on psycopg2.", id="fintech.E001")]
+    return []
+
+
+@register(deploy=True)
+def sandbox_is_off(**_: Any) -> list[CheckMessage]:
+    if settings.PAYMENTS_SANDBOX:
+        return [
+            Error(
+                "PAYMENTS_SANDBOX is on: anyone can mint money.",
+                hint="Set PAYMENTS_SANDBOX=false.",
+                id="fintech.E002",
+            )
+        ]
+    return []
+
+
+@register(deploy=True)
+def rate_limits_are_on(**_: Any) -> list[CheckMessage]:
+    if not settings.RATELIMIT_ENABLE:
+        return [
+            Warning(
+                "RATELIMIT_ENABLE is off: passwords can be guessed without limit.",
+                id="fintech.W001",
+            )
+        ]
+    return []
+
+
+@register(deploy=True)
+def serving_role_is_not_the_owner(**_: Any) -> list[CheckMessage]:
+    if settings.DATABASES["default"]["USER"] == settings.DATABASES["owner"]["USER"]:
+        return [
+            Warning(
+                "The serving database role owns the tables, so it could disable the ledger's "
+                "triggers.",
+                hint="Give DATABASE_OWNER_URL and DATABASE_URL different roles.",
+                id="fintech.W002",
+            )
+        ]
+    return []
+
+
+@register(deploy=True)
+def public_url_is_https(**_: Any) -> list[CheckMessage]:
+    if not settings.IS_HTTPS:
+        return [Warning("PUBLIC_BASE_URL is not https.", id="fintech.W003")]
+    return []

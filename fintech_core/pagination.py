@@ -1,0 +1,35 @@
+"""Cursor pagination: page 1,000 costs what page 1 costs, and rows never shift between pages."""
+
+from typing import Any
+
+from django.core.exceptions import ValidationError as DjangoValidationError
+from django.db.models import QuerySet
+from rest_framework import pagination
+from rest_framework.exceptions import NotFound, ValidationError
+from rest_framework.request import Request
+
+
+class CursorPagination(pagination.CursorPagination):
+    """Newest first. The first ordering field must be unique and indexed within the list."""
+
+    page_size = 25
+    max_page_size = 100
+    page_size_query_param = "page_size"
+    # Time-ordered UUIDs (version 7): newest first is an index range on the primary key.
+    ordering = "-id"
+
+    def paginate_queryset(
+        self, queryset: QuerySet[Any], request: Request, view: Any = None
+    ) -> list[Any] | None:
+        try:
+            return super().paginate_queryset(queryset, request, view=view)
+        except (NotFound, ValueError, OverflowError, DjangoValidationError) as exc:
+            raise ValidationError(
+                {"cursor": ["This cursor is not one that a list gave you."]}
+            ) from exc
+
+
+class SequencePagination(CursorPagination):
+    """For a wallet's ledger entries, which are numbered without gaps."""
+
+    ordering = "-sequence"

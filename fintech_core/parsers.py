@@ -1,0 +1,73 @@
+"""Reading request bodies strictly: what is ambiguous or inexact is refused, never guessed."""
+
+import json
+from decimal import Decimal, InvalidOperation
+from typing import Any, NoReturn
+
+from rest_framework.exceptions import ParseError
+from rest_framework.parsers import BaseParser
+
+
+class MalformedJSON(ValueError):
+    """The text is not JSON that we accept; the message says why."""
+
+
+def load_json(raw: bytes) -> Any:
+    """Read UTF-8 JSON (RFC 8259) with exact numbers.
+
+    Numbers with a fraction or an exponent become `Decimal`. Raises MalformedJSON for invalid UTF-8,
+    NaN and Infinity, duplicate member names (readers disagree on which one counts), and documents
+    nested too deeply to be honest.
+    """
+    try:
+        return json.loads(
+            raw.decode("utf-8"),
+            parse_float=_decimal,
+            parse_constant=_no_constant,
+            object_pairs_hook=_unique_members,
+        )
+    except RecursionError as exc:
+        raise MalformedJSON("The document is nested too deeply.") from exc
+    except UnicodeDecodeError as exc:
+        raise MalformedJSON("The body is not valid UTF-8.") from exc
+    except json.JSONDecodeError as exc:
+        raise MalformedJSON(f"Not valid JSON: {exc.msg} at character {exc.pos}.") from exc
+    except MalformedJSON:
+        raise
+    except ValueError as exc:  # an integer of thousands of digits
+        raise MalformedJSON("A number is too long.") from exc
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        number = Decimal(text)
+    except InvalidOperation as exc:
+        raise MalformedJSON("A number is out of range.") from exc
+    if not number.is_finite():
+        raise MalformedJSON("A number is out of range.")
+    return number
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise MalformedJSON(f"{name} is not JSON.")
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise MalformedJSON("A member name appears twice.")
+    return members
+
+
+class StrictJSONParser(BaseParser):
+    """REST framework's door to `load_json`."""
+
+    media_type = "application/json"
+
+    def parse(
+        self, stream: Any, media_type: str | None = None, parser_context: Any = None
+    ) -> Any:
+        try:
+            return load_json(stream.read())
+        except MalformedJSON as refusal:
+            raise ParseError(str(refusal)) from refusal

@@ -1,0 +1,35 @@
+"""What every serializer of a request shares."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail
+
+
+class StrictSerializer(serializers.Serializer[Any]):
+    """Refuses members it does not know.
+
+    Silence would hide a client's typing mistake, and would let an attempt at mass assignment
+    (`is_staff`, `balance`, `kyc_status`) look like a success.
+    """
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            unknown = [str(name) for name in data if name not in self._writable_names()]
+            if unknown:
+                raise serializers.ValidationError(
+                    {name: [_unknown_field()] for name in sorted(unknown)}
+                )
+        return super().to_internal_value(data)
+
+    def _writable_names(self) -> set[str]:
+        return {name for name, field in self.fields.items() if not field.read_only}
+
+
+class NoBodySerializer(StrictSerializer):
+    """A call without parameters: anything but an empty object is refused."""
+
+
+def _unknown_field() -> ErrorDetail:
+    return ErrorDetail("There is no such field here.", code="unknown_field")

@@ -1,0 +1,344 @@
+"""Settings, from the environment alone; `.env.example` names and explains every variable.
+
+A secret has no default: a half-configured server does not start.
+"""
+
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import environ
+from csp.constants import NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from fintech_core.logs import configure_structlog, logging_config
+from fintech_core.money import TWO_DECIMAL_CURRENCIES
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = environ.Env()
+environ.Env.read_env(BASE_DIR / ".env")  # for laptops; the real environment wins
+
+
+def secret(name: str, *, min_length: int) -> str:
+    """A required secret. Too short, or a placeholder, is as bad as missing."""
+    value = env.str(name)
+    if len(value) < min_length or len(set(value)) < 8 or "change" in value.lower():
+        raise ImproperlyConfigured(
+            f"{name} is weak: it needs at least {min_length} random characters (make setup)."
+        )
+    return value
+
+
+# --- Core ------------------------------------------------------------------------------------
+SECRET_KEY = secret("SECRET_KEY", min_length=50)
+JWT_SIGNING_KEY = secret("JWT_SIGNING_KEY", min_length=32)
+# Fernet keys; the first encrypts, all of them decrypt, so that keys can be rotated.
+FIELD_ENCRYPTION_KEYS = [
+    key.strip() for key in secret("FIELD_ENCRYPTION_KEYS", min_length=44).split(",") if key.strip()
+]
+DEBUG = env.bool("DEBUG", default=False)
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[])
+PUBLIC_BASE_URL = env.str("PUBLIC_BASE_URL", default="http://localhost:8000").rstrip("/")
+IS_HTTPS = PUBLIC_BASE_URL.startswith("https://")
+PORT = env.int("PORT", default=8000)
+
+ROOT_URLCONF = "fintech_core.urls"
+WSGI_APPLICATION = "fintech_core.wsgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_USER_MODEL = "users.User"
+# A POST to a path without its slash would be redirected as a GET, and lose its body.
+APPEND_SLASH = False
+
+INSTALLED_APPS = [
+    "fintech_core",
+    "users",
+    "wallet",
+    "transactions",
+    "payments",
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "corsheaders",
+    "csp",
+    "django_prometheus",
+]
+
+MIDDLEWARE = [
+    "fintech_core.middleware.RequestIdMiddleware",
+    "fintech_core.middleware.RequestLogMiddleware",
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "fintech_core.middleware.BodyLimitMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_prometheus.middleware.PrometheusAfterMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+# --- PostgreSQL --------------------------------------------------------------------------------
+# `default` serves; `owner` migrates and owns the tables. A serving role that owns nothing can
+# neither disable a trigger nor truncate the ledger.
+_SERVING_LIMITS = "-c lock_timeout=4000 -c statement_timeout=15000 -c idle_in_transaction_session_timeout=30000"  # noqa: E501
+
+
+def database(name: str, *, session: str, default: Any = environ.Env.NOTSET) -> Any:
+    config = env.db(name, default=default)
+    config["ENGINE"] = "django.db.backends.postgresql"
+    config.setdefault("CONN_MAX_AGE", 600)
+    config.setdefault("CONN_HEALTH_CHECKS", True)
+    options = config.setdefault("OPTIONS", {})
+    options.setdefault("connect_timeout", 2)
+    options.setdefault("options", session)
+    return config
+
+
+DATABASES = {
+    "default": database("DATABASE_URL", session=_SERVING_LIMITS),
+    "owner": database(
+        "DATABASE_OWNER_URL", session="-c lock_timeout=5000", default=env.str("DATABASE_URL")
+    ),
+}
+
+# --- Redis: rate limits and the queue, never the truth -----------------------------------------
+REDIS_URL = env.str("REDIS_URL")
+_REDIS_SECONDS = 1.0  # a request must not hang on a cache
+CACHES = {
+    "default": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "fintech",
+        "OPTIONS": {
+            "SOCKET_CONNECT_TIMEOUT": _REDIS_SECONDS,
+            "SOCKET_TIMEOUT": _REDIS_SECONDS,
+            "CONNECTION_POOL_KWARGS": {"retry": Retry(NoBackoff(), 1)},
+        },
+    }
+}
+
+CELERY_BROKER_URL = REDIS_URL
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    # Longer than any task may run, or a task still running would be handed out again.
+    "visibility_timeout": 600,
+    "socket_connect_timeout": _REDIS_SECONDS,
+    "socket_timeout": 5.0,
+    "max_retries": 1,
+    "interval_start": 0,
+    "interval_step": 0.1,
+    "interval_max": 0.1,
+    "global_keyprefix": "fintech:",
+}
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_TASK_TIME_LIMIT = 300
+CELERY_TASK_SOFT_TIME_LIMIT = 240
+CELERY_TASK_PUBLISH_RETRY = False  # the inbox sweeper is the retry
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TIMEZONE = "UTC"
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BEAT_SCHEDULE = {
+    "sweep-webhook-events": {"task": "payments.sweep_webhook_events", "schedule": 15.0},
+    "expire-payment-intents": {"task": "payments.expire_payment_intents", "schedule": 60.0},
+    "cleanup-old-webhook-events": {
+        "task": "payments.cleanup_old_webhook_events",
+        "schedule": timedelta(hours=1),
+    },
+    "delete-dead-sessions": {"task": "users.delete_dead_sessions", "schedule": timedelta(hours=1)},
+    "delete-old-counters": {
+        "task": "fintech_core.delete_old_counters",
+        "schedule": timedelta(hours=1),
+    },
+}
+
+# --- Sign-in -----------------------------------------------------------------------------------
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.BCryptSHA256PasswordHasher"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}", "OPTIONS": options}
+    for name, options in [
+        (
+            "UserAttributeSimilarityValidator",
+            {"user_attributes": ["email", "first_name", "last_name", "phone_number"]},
+        ),
+        ("MinimumLengthValidator", {"min_length": 10}),
+        ("CommonPasswordValidator", {}),
+        ("NumericPasswordValidator", {}),
+    ]
+]
+SIMPLE_JWT = {
+    "ALGORITHM": "HS256",
+    "SIGNING_KEY": JWT_SIGNING_KEY,
+    "ISSUER": "fintech-core",
+    "AUDIENCE": "fintech-core-api",
+    "ACCESS_TOKEN_LIFETIME": timedelta(minutes=15),
+    "REFRESH_TOKEN_LIFETIME": timedelta(days=7),
+    "USER_ID_CLAIM": "sub",
+    "UPDATE_LAST_LOGIN": False,
+}
+SESSION_ENGINE = "django.contrib.sessions.backends.db"
+SESSION_COOKIE_AGE = 8 * 60 * 60  # staff sign in each working day
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_HTTPONLY = True
+
+# --- HTTP --------------------------------------------------------------------------------------
+TRUSTED_PROXY_COUNT = env.int("TRUSTED_PROXY_COUNT", default=0)
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUSTED_PROXY_COUNT else None
+SECURE_SSL_REDIRECT = IS_HTTPS
+# Probes and scrapers reach the container directly, without TLS.
+SECURE_REDIRECT_EXEMPT = [r"^api/health/", r"^metrics$"]
+SECURE_HSTS_SECONDS = 31_536_000 if IS_HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = IS_HTTPS
+SECURE_HSTS_PRELOAD = IS_HTTPS
+SECURE_REFERRER_POLICY = "same-origin"
+SESSION_COOKIE_SECURE = IS_HTTPS
+CSRF_COOKIE_SECURE = IS_HTTPS
+CSRF_TRUSTED_ORIGINS = [PUBLIC_BASE_URL]
+X_FRAME_OPTIONS = "DENY"
+CORS_ALLOWED_ORIGINS = env.list("CORS_ALLOWED_ORIGINS", default=[])
+CORS_ALLOW_HEADERS = ["authorization", "content-type", "idempotency-key", "x-request-id"]
+CORS_EXPOSE_HEADERS = ["X-Request-ID", "Idempotent-Replayed", "Retry-After"]
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        # Alpine.js, which the admin theme is built on, evaluates its attributes.
+        "script-src": [SELF, "'unsafe-eval'", "'unsafe-inline'"],
+        "style-src": [SELF, "'unsafe-inline'"],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF, "data:"],
+        "object-src": [NONE],
+        "base-uri": [SELF],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+    }
+}
+
+BODY_LIMIT = 2 * 1024 * 1024
+BODY_LIMIT_WEBHOOK = 256 * 1024
+BODY_LIMIT_UPLOAD = 6 * 1024 * 1024  # a document of 5 MB, its form fields and boundaries
+DATA_UPLOAD_MAX_MEMORY_SIZE = BODY_LIMIT
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 100
+FILE_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+
+RATELIMIT_ENABLE = env.bool("RATELIMIT_ENABLE", default=True)
+RATE_LIMIT_LOGIN = env.str("RATE_LIMIT_LOGIN", default="10/m")
+RATE_LIMIT_REGISTER = env.str("RATE_LIMIT_REGISTER", default="10/m")
+RATE_LIMIT_TRANSFER = env.str("RATE_LIMIT_TRANSFER", default="60/m")
+RATE_LIMIT_PAYMENT = env.str("RATE_LIMIT_PAYMENT", default="30/m")
+METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["users.authentication.SessionTokenAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["fintech_core.parsers.StrictJSONParser"],
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_PAGINATION_CLASS": "fintech_core.pagination.CursorPagination",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "fintech_core.exceptions.problem_handler",
+    "URL_FORMAT_OVERRIDE": None,  # `?format=` belongs to statements
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Fintech Core",
+    "VERSION": "1.0.0",
+    "DESCRIPTION": "A wallet backend: register, pass KYC, top up, send money, read what happened.",
+    "OAS_VERSION": "3.1.1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SERVE_AUTHENTICATION": [],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "SORT_OPERATIONS": False,
+}
+
+# --- Money -------------------------------------------------------------------------------------
+DEFAULT_CURRENCY = env.str("DEFAULT_CURRENCY", default="USD")
+if DEFAULT_CURRENCY not in TWO_DECIMAL_CURRENCIES:
+    raise ImproperlyConfigured("DEFAULT_CURRENCY must be an ISO 4217 code with two decimals.")
+# By KYC tier, in major units of the wallet's currency. A tier without `transfer_max` sends nothing.
+WALLET_LIMITS: dict[str, dict[str, Decimal]] = {
+    "approved": {"balance_max": Decimal("100000.00"), "transfer_max": Decimal("10000.00")},
+    "unverified": {"balance_max": Decimal("1000.00")},
+}
+
+# --- Payments ----------------------------------------------------------------------------------
+# The sandbox mints money: intents, webhook and simulation exist only where this is true.
+PAYMENTS_SANDBOX = env.bool("PAYMENTS_SANDBOX", default=False)
+# Two, comma-separated, while rotating; the first signs.
+SANDBOX_WEBHOOK_SECRETS = [
+    value.strip() for value in env.str("SANDBOX_WEBHOOK_SECRET", default="").split(",") if value
+]
+PAYMENT_INTENT_LIFETIME = timedelta(hours=24)
+WEBHOOK_MAX_ATTEMPTS = 8
+WEBHOOK_RETENTION = timedelta(days=90)
+
+# --- Files, mail, language ---------------------------------------------------------------------
+MEDIA_ROOT = env.str("MEDIA_ROOT", default=str(BASE_DIR / "media"))  # private: never served by URL
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STORAGES = {
+    "default": {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {"file_permissions_mode": 0o600, "directory_permissions_mode": 0o700},
+    },
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"},
+}
+globals().update(env.email_url("EMAIL_URL", default="consolemail://"))
+LANGUAGE_CODE = "en"
+USE_I18N = True
+USE_TZ = True
+TIME_ZONE = "UTC"
+
+# --- Logging -----------------------------------------------------------------------------------
+LOG_DIR = env.str("LOG_DIR", default=str(BASE_DIR / "logs"))  # empty: stdout only
+configure_structlog()
+LOGGING = logging_config(LOG_DIR)
+
+UNFOLD = {
+    "SITE_TITLE": "Fintech Core",
+    "SITE_HEADER": "Fintech Core",
+    "SITE_SUBHEADER": "Operations",
+    "SITE_SYMBOL": "account_balance_wallet",
+    "SHOW_HISTORY": True,
+    "SHOW_VIEW_ON_SITE": False,
+}

@@ -1,0 +1,12 @@
+"""Housekeeping of the shared kernel."""
+
+from celery import shared_task
+from django.utils import timezone
+
+from fintech_core.models import RateLimitCounter
+
+
+@shared_task(name="fintech_core.delete_old_counters")
+def delete_old_counters(**_newer: object) -> None:
+    """Safe to run twice. Counters are few: they are made only while Redis is away."""
+    RateLimitCounter.objects.filter(expires_at__lt=timezone.now()).delete()

@@ -1,0 +1,35 @@
+"""Every URL. One router gathers the API of all apps."""
+
+from django.contrib import admin
+from django.urls import include, path
+from django.views.generic import RedirectView
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from rest_framework.routers import DefaultRouter
+
+from fintech_core import views
+from payments import urls as payments_urls
+from transactions import urls as transactions_urls
+from users import urls as users_urls
+from wallet import urls as wallet_urls
+
+router = DefaultRouter(use_regex_path=False)
+router.include_root_view = False
+for app_urls in (users_urls, wallet_urls, transactions_urls, payments_urls):
+    app_urls.register(router)
+
+urlpatterns = [
+    path("api/v1/", include(router.urls)),
+    path("api/health/", include("fintech_core.health_urls")),
+    path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("admin/", admin.site.urls),
+    path("admin", RedirectView.as_view(url="/admin/")),
+    path("metrics", views.metrics, name="metrics"),
+    path("problems/<slug:code>", views.problem_type, name="problem-type"),
+    path("", RedirectView.as_view(url="/api/docs/")),
+]
+
+handler400 = "fintech_core.exceptions.bad_request"
+handler403 = "fintech_core.exceptions.forbidden"
+handler404 = "fintech_core.exceptions.not_found"
+handler500 = "fintech_core.exceptions.internal_error"
