@@ -23,6 +23,11 @@ def sqlstate(exc: BaseException) -> str:
     return str(getattr(exc.__cause__, "pgcode", None) or "")
 
 
+def violated_constraint(exc: BaseException) -> str:
+    """The name of the constraint, unique index or trigger rule behind an IntegrityError, or ""."""
+    return str(getattr(getattr(exc.__cause__, "diag", None), "constraint_name", None) or "")
+
+
 def retry_on_conflict(work: Callable[[], Result]) -> Result:
     """Run a whole database transaction, again if PostgreSQL had to sacrifice it.
 

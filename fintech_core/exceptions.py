@@ -191,9 +191,7 @@ def _of_api_exception(exc: drf.APIException) -> Problem:
         return _of_failed_authentication(exc)
     detail = exc.detail if isinstance(exc.detail, str) else ""
     problem = plain_problem(exc.status_code, str(detail))
-    return Problem(
-        problem.status, problem.code, problem.title, problem.detail, headers=headers
-    )
+    return Problem(problem.status, problem.code, problem.title, problem.detail, headers=headers)
 
 
 def _of_failed_authentication(exc: drf.APIException) -> Problem:
@@ -250,9 +248,13 @@ def _report(exc: Exception, problem: Problem, path: str) -> None:
 
 
 def _roll_back() -> None:
-    """An open transaction of a failed request must never be committed half-done."""
+    """An open transaction of a failed request must never be committed half-done.
+
+    Services own their transactions, so none is open here unless `ATOMIC_REQUESTS` opened it.
+    """
     try:
-        if transaction.get_connection().in_atomic_block:
+        connection = transaction.get_connection()
+        if connection.settings_dict["ATOMIC_REQUESTS"] and connection.in_atomic_block:
             transaction.set_rollback(True)
     except DatabaseError:
         logger.warning("could not mark the transaction for rollback", exc_info=True)

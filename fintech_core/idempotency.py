@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from django.db import OperationalError, connection, transaction
@@ -110,7 +110,7 @@ class IdempotentCall:
         Raises IdempotencyKeyRequired or IdempotencyKeyInvalid.
         """
         return cls(
-            user_id=request.user.pk,
+            user_id=cast(UUID, request.user.pk),
             operation=f"{request.method} {request.path}",
             key=read_key(request.headers.get("Idempotency-Key")),
             fingerprint=fingerprint_of(asked),
@@ -137,8 +137,8 @@ class IdempotentCall:
     @transaction.atomic
     def _once(self, effect: Callable[[], Any]) -> Answer:
         record = self._claim()
-        if record.response_status is not None:
-            return _replay(record)
+        if remembered := _remembered(record):
+            return remembered
         return self._finish(record, effect)
 
     @transaction.atomic
@@ -149,8 +149,8 @@ class IdempotentCall:
         call that another is busy with gets IdempotencyInProgress, until the lease has run out.
         """
         record = self._claim()
-        if record.response_status is not None:
-            return _replay(record)
+        if remembered := _remembered(record):
+            return remembered
         if record.resource_id is not None:
             if timezone.now() - record.created_at < LEASE:
                 raise IdempotencyInProgress
@@ -162,14 +162,14 @@ class IdempotentCall:
             return self._remember(record, refusal)
         record.resource_id = made.pk
         record.save(update_fields=["resource_id"])
-        return made.pk  # type: ignore[no-any-return]
+        return record.resource_id
 
     @transaction.atomic
     def complete(self, effect: Callable[[], Any]) -> Answer:
         """Second half: store what the gateway said, and the answer, together."""
         record = self._claim()
-        if record.response_status is not None:
-            return _replay(record)
+        if remembered := _remembered(record):
+            return remembered
         return self._finish(record, effect)
 
     def _finish(self, record: IdempotencyRecord, effect: Callable[[], Any]) -> Answer:
@@ -245,6 +245,7 @@ def _store(record: IdempotencyRecord, status: int, body: Mapping[str, Any]) -> A
     return Answer(status, record.response_body)
 
 
-def _replay(record: IdempotencyRecord) -> Answer:
-    assert record.response_status is not None and record.response_body is not None
+def _remembered(record: IdempotencyRecord) -> Answer | None:
+    if record.response_status is None or record.response_body is None:
+        return None
     return Answer(record.response_status, record.response_body, replayed=True)

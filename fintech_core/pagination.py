@@ -3,7 +3,6 @@
 from typing import Any
 
 from django.core.exceptions import ValidationError as DjangoValidationError
-from django.db.models import QuerySet
 from rest_framework import pagination
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
@@ -19,7 +18,7 @@ class CursorPagination(pagination.CursorPagination):
     ordering = "-id"
 
     def paginate_queryset(
-        self, queryset: QuerySet[Any], request: Request, view: Any = None
+        self, queryset: Any, request: Request, view: Any = None
     ) -> list[Any] | None:
         try:
             return super().paginate_queryset(queryset, request, view=view)
@@ -27,6 +26,13 @@ class CursorPagination(pagination.CursorPagination):
             raise ValidationError(
                 {"cursor": ["This cursor is not one that a list gave you."]}
             ) from exc
+
+    def decode_cursor(self, request: Request) -> pagination.Cursor | None:
+        """Base64 decoding skips what is not base64, so nonsense would read as the first page."""
+        cursor = super().decode_cursor(request)
+        if cursor == pagination.Cursor(offset=0, reverse=False, position=None):
+            raise NotFound
+        return cursor
 
 
 class SequencePagination(CursorPagination):

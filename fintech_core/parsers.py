@@ -1,11 +1,15 @@
 """Reading request bodies strictly: what is ambiguous or inexact is refused, never guessed."""
 
 import json
+import re
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
+
+# Half a character: it is not text, and can be neither stored nor sent back.
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class MalformedJSON(ValueError):
@@ -16,20 +20,25 @@ def load_json(raw: bytes) -> Any:
     """Read UTF-8 JSON (RFC 8259) with exact numbers.
 
     Numbers with a fraction or an exponent become `Decimal`. Raises MalformedJSON for invalid UTF-8,
-    NaN and Infinity, duplicate member names (readers disagree on which one counts), and documents
-    nested too deeply to be honest.
+    NaN and Infinity, duplicate member names (readers disagree on which one counts), halves of
+    characters, and documents nested too deeply to be honest.
     """
     try:
-        return json.loads(
+        document = json.loads(
             raw.decode("utf-8"),
             parse_float=_decimal,
             parse_constant=_no_constant,
             object_pairs_hook=_unique_members,
         )
+        if _SURROGATE_ESCAPE.search(raw):
+            json.dumps(document, ensure_ascii=False, default=str).encode()
+        return document
     except RecursionError as exc:
         raise MalformedJSON("The document is nested too deeply.") from exc
     except UnicodeDecodeError as exc:
         raise MalformedJSON("The body is not valid UTF-8.") from exc
+    except UnicodeEncodeError as exc:
+        raise MalformedJSON("An escaped surrogate has no partner.") from exc
     except json.JSONDecodeError as exc:
         raise MalformedJSON(f"Not valid JSON: {exc.msg} at character {exc.pos}.") from exc
     except MalformedJSON:
@@ -64,9 +73,7 @@ class StrictJSONParser(BaseParser):
 
     media_type = "application/json"
 
-    def parse(
-        self, stream: Any, media_type: str | None = None, parser_context: Any = None
-    ) -> Any:
+    def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
         try:
             return load_json(stream.read())
         except MalformedJSON as refusal:

@@ -9,12 +9,19 @@ from psycopg2 import sql
 OWNER = "owner"
 # Only ever added to. Everything else may be read, added, changed and deleted by the application,
 # as far as the triggers allow.
-APPEND_ONLY = {"transactions_transactionledger", "users_kycstep"}
+APPEND_ONLY = {
+    "transactions_transactionledger",
+    "users_kycstep",
+    "users_kycsubmission",
+    "users_kycdocumentaccess",
+}
 NEVER_DELETED = {
     "transactions_transaction",
     "wallet_wallet",
     "fintech_core_idempotencyrecord",
-    "users_kycsubmission",
+    "users_user",
+    "payments_paymentintent",
+    "payments_webhookevent",
 }
 READ_ONLY = {"django_migrations"}
 

@@ -33,3 +33,12 @@ class NoBodySerializer(StrictSerializer):
 
 def _unknown_field() -> ErrorDetail:
     return ErrorDetail("There is no such field here.", code="unknown_field")
+
+
+class TextField(serializers.CharField):
+    """Text that arrived as text: a number or a boolean is refused, not turned into a string."""
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)

@@ -111,7 +111,9 @@ TEMPLATES = [
 # --- PostgreSQL --------------------------------------------------------------------------------
 # `default` serves; `owner` migrates and owns the tables. A serving role that owns nothing can
 # neither disable a trigger nor truncate the ledger.
-_SERVING_LIMITS = "-c lock_timeout=4000 -c statement_timeout=15000 -c idle_in_transaction_session_timeout=30000"  # noqa: E501
+_SERVING_LIMITS = (
+    "-c lock_timeout=4000 -c statement_timeout=15000 -c idle_in_transaction_session_timeout=30000"
+)
 
 
 def database(name: str, *, session: str, default: Any = environ.Env.NOTSET) -> Any:
@@ -289,6 +291,10 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "SORT_OPERATIONS": False,
+    "ENUM_NAME_OVERRIDES": {
+        "PaymentIntentStatus": "payments.models.PaymentIntent.Status",
+        "WebhookEventStatus": "payments.models.WebhookEvent.Status",
+    },
 }
 
 # --- Money -------------------------------------------------------------------------------------
@@ -306,8 +312,12 @@ WALLET_LIMITS: dict[str, dict[str, Decimal]] = {
 PAYMENTS_SANDBOX = env.bool("PAYMENTS_SANDBOX", default=False)
 # Two, comma-separated, while rotating; the first signs.
 SANDBOX_WEBHOOK_SECRETS = [
-    value.strip() for value in env.str("SANDBOX_WEBHOOK_SECRET", default="").split(",") if value
+    value.strip()
+    for value in env.str("SANDBOX_WEBHOOK_SECRET", default="").split(",")
+    if value.strip()
 ]
+# Name → adapter. One whose own settings are missing is switched off.
+PAYMENT_GATEWAYS = {"sandbox": "payments.gateways.sandbox.SandboxGateway"}
 PAYMENT_INTENT_LIFETIME = timedelta(hours=24)
 WEBHOOK_MAX_ATTEMPTS = 8
 WEBHOOK_RETENTION = timedelta(days=90)

@@ -14,6 +14,7 @@ from wallet import urls as wallet_urls
 
 router = DefaultRouter(use_regex_path=False)
 router.include_root_view = False
+router.include_format_suffixes = False  # one URL for each thing
 for app_urls in (users_urls, wallet_urls, transactions_urls, payments_urls):
     app_urls.register(router)
 

@@ -1,0 +1,53 @@
+"""Reading the ledger. Every list is an index range over one wallet's numbered entries."""
+
+from datetime import datetime
+from uuid import UUID
+
+from django.db.models import Q, QuerySet, Subquery
+
+from transactions.models import Transaction, TransactionLedger
+from wallet.models import Wallet
+
+
+def entries_of(user_id: UUID) -> QuerySet[TransactionLedger]:
+    """The entries on the user's wallet, with their transactions and both parties.
+
+    A transaction touches a wallet at most once, so this is also the list of the user's
+    transactions. Order by `-sequence` for newest first.
+    """
+    wallet_id = Wallet.objects.values_list("pk", flat=True).get(user_id=user_id)
+    return TransactionLedger.objects.filter(wallet_id=wallet_id).select_related(
+        "transaction__from_user", "transaction__to_user"
+    )
+
+
+def from_moment(
+    entries: QuerySet[TransactionLedger], moment: datetime
+) -> QuerySet[TransactionLedger]:
+    """Of one wallet's entries, those at or after `moment`."""
+    first = entries.filter(created_at__gte=moment).order_by("created_at", "sequence")
+    return entries.filter(sequence__gte=Subquery(first.values("sequence")[:1]))
+
+
+def before_moment(
+    entries: QuerySet[TransactionLedger], moment: datetime
+) -> QuerySet[TransactionLedger]:
+    """Of one wallet's entries, those before `moment`.
+
+    Time runs forward with the numbers (a trigger sees to it), so a bound in time is a bound in
+    numbers, and a deep page costs no more than the first.
+    """
+    last = entries.filter(created_at__lt=moment).order_by("-created_at", "-sequence")
+    return entries.filter(sequence__lte=Subquery(last.values("sequence")[:1]))
+
+
+def transactions_of(user_id: UUID) -> QuerySet[Transaction]:
+    """The transactions that the user is a party to; for looking one up by its id."""
+    return Transaction.objects.filter(
+        Q(from_user_id=user_id) | Q(to_user_id=user_id)
+    ).select_related("from_user", "to_user")
+
+
+def entries_in(transaction_id: UUID) -> QuerySet[TransactionLedger]:
+    """All sides of one transaction."""
+    return TransactionLedger.objects.filter(transaction_id=transaction_id).select_related("wallet")

@@ -1,0 +1,204 @@
+"""How transactions and ledger entries look from outside."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from django.core.exceptions import ValidationError as DjangoValidationError
+from django.core.validators import validate_email
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from fintech_core.money import AmountField, BalanceField, CurrencyField
+from fintech_core.serializers import StrictSerializer, TextField
+from transactions.models import Account, Transaction, TransactionLedger
+from transactions.services import Transfer
+from users.models import User
+
+METADATA_PAIRS = 20
+
+
+class PartySerializer(serializers.Serializer[User]):
+    """A person as the other side sees them: no email, no full name."""
+
+    id = serializers.UUIDField(read_only=True)
+    display_name = serializers.CharField(read_only=True)
+
+
+_TRANSACTION_FIELDS = (
+    "id",
+    "reference_id",
+    "type",
+    "status",
+    "amount",
+    "currency",
+    "fee",
+    "from_user",
+    "to_user",
+    "description",
+    "metadata",
+    "parent_id",
+    "created_at",
+    "completed_at",
+)
+
+
+class TransactionSerializer(serializers.ModelSerializer[Transaction]):
+    amount = AmountField(read_only=True)
+    fee = BalanceField()
+    from_user = PartySerializer(read_only=True, allow_null=True)
+    to_user = PartySerializer(read_only=True, allow_null=True)
+    parent_id = serializers.UUIDField(read_only=True, allow_null=True)
+    metadata = serializers.DictField(child=serializers.CharField(), read_only=True)
+
+    class Meta:
+        model = Transaction
+        fields: tuple[str, ...] = _TRANSACTION_FIELDS
+        read_only_fields: tuple[str, ...] = _TRANSACTION_FIELDS
+
+
+class MoneyAnswerSerializer(TransactionSerializer):
+    """The answer to a call that moved money: with the caller's balance after it."""
+
+    balance_after = serializers.SerializerMethodField()
+
+    class Meta(TransactionSerializer.Meta):
+        fields = (*_TRANSACTION_FIELDS, "balance_after")
+        read_only_fields = (*_TRANSACTION_FIELDS, "balance_after")
+
+    @extend_schema_field({"type": ["string", "null"], "example": "450.00"})
+    def get_balance_after(self, posted: Transaction) -> str | None:
+        mine = posted.entries.filter(wallet__user_id=self.context["caller_id"]).first()
+        return BalanceField().to_representation(mine.balance_after) if mine else None
+
+
+class RecipientField(TextField):
+    """An email address (any case) or a user id, in the form in which the service looks it up."""
+
+    default_error_messages = {"recipient": "Give an email address or a user id."}
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_length=254, **options)
+
+    def to_internal_value(self, data: object) -> str:
+        text = super().to_internal_value(data)
+        try:
+            return str(UUID(text)) if "@" not in text else self._email(text)
+        except (ValueError, DjangoValidationError):
+            self.fail("recipient")
+
+    @staticmethod
+    def _email(text: str) -> str:
+        validate_email(text)
+        return text.lower()
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "additionalProperties": {"type": "string", "maxLength": 500},
+        "maxProperties": METADATA_PAIRS,
+        "example": {"invoice": "2026-117"},
+    }
+)
+class MetadataField(serializers.DictField):
+    """At most 20 pairs of strings (names up to 40 characters, values up to 500)."""
+
+    child = TextField(max_length=500, allow_blank=True, trim_whitespace=False)
+    default_error_messages = {
+        "too_many": f"At most {METADATA_PAIRS} pairs are kept.",
+    }
+
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        if isinstance(data, Mapping) and len(data) > METADATA_PAIRS:
+            self.fail("too_many")
+        pairs: dict[str, str] = super().to_internal_value(data)
+        name_field = TextField(max_length=40)
+        for name in pairs:
+            name_field.run_validation(name)
+        return pairs
+
+
+class TransferRequestSerializer(StrictSerializer):
+    """Checks shape only. Whether the transfer may happen is the service's business.
+
+    The context names `default_currency`, the caller's wallet's.
+    """
+
+    recipient = RecipientField(help_text="Email address or user id.")
+    amount = AmountField()
+    currency = CurrencyField(required=False, help_text="Default: the wallet's.")
+    description = TextField(max_length=255, required=False, allow_blank=True, default="")
+    metadata = MetadataField(required=False, default=dict)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        return {"currency": self.context["default_currency"], **attrs}
+
+    def to_transfer(self) -> Transfer:
+        return Transfer(**self.validated_data)
+
+
+class LedgerEntrySerializer(serializers.ModelSerializer[TransactionLedger]):
+    """A ledger entry. `balance_after` is the owner's affair: null on anyone else's."""
+
+    transaction_id = serializers.UUIDField(read_only=True)
+    account = serializers.ChoiceField(choices=Account.choices, read_only=True)
+    amount = AmountField(read_only=True)
+    balance_after = serializers.SerializerMethodField()
+
+    class Meta:
+        model = TransactionLedger
+        fields = (
+            "id",
+            "transaction_id",
+            "account",
+            "entry_type",
+            "amount",
+            "currency",
+            "balance_after",
+            "created_at",
+        )
+        read_only_fields = fields
+
+    @extend_schema_field({"type": ["string", "null"], "example": "450.00"})
+    def get_balance_after(self, entry: TransactionLedger) -> str | None:
+        if entry.wallet is None or entry.wallet.user_id != self.context["caller_id"]:
+            return None
+        return BalanceField().to_representation(entry.balance_after)
+
+
+class TransactionHistorySerializer(serializers.ModelSerializer[TransactionLedger]):
+    """A statement line: what happened to the caller's wallet, signed, with the running balance."""
+
+    transaction_id = serializers.UUIDField(read_only=True)
+    type = serializers.CharField(source="transaction.type", read_only=True)
+    direction = serializers.SerializerMethodField()
+    amount = BalanceField(source="signed_amount")
+    balance_after = BalanceField()
+    counterparty = serializers.SerializerMethodField()
+    description = serializers.CharField(source="transaction.description", read_only=True)
+
+    class Meta:
+        model = TransactionLedger
+        fields = (
+            "transaction_id",
+            "type",
+            "direction",
+            "amount",
+            "balance_after",
+            "counterparty",
+            "description",
+            "created_at",
+        )
+        read_only_fields = fields
+
+    @extend_schema_field({"type": "string", "enum": ["in", "out"]})
+    def get_direction(self, entry: TransactionLedger) -> str:
+        return "in" if entry.entry_type == TransactionLedger.EntryType.CREDIT else "out"
+
+    @extend_schema_field(PartySerializer(allow_null=True))
+    def get_counterparty(self, entry: TransactionLedger) -> Mapping[str, Any] | None:
+        made = entry.transaction
+        arrived = entry.entry_type == TransactionLedger.EntryType.CREDIT
+        other = made.from_user if arrived else made.to_user
+        return PartySerializer(other).data if other else None

@@ -1,0 +1,145 @@
+"""`/transactions/…`: thin doors to `TransactionService` and `transactions.queries`."""
+
+from typing import Any
+from uuid import UUID
+
+from django.db.models import QuerySet
+from django.http import HttpResponseBase
+from django.shortcuts import get_object_or_404
+from drf_spectacular.utils import OpenApiExample, extend_schema
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import GenericViewSet
+
+from fintech_core.idempotency import IdempotentCall
+from fintech_core.pagination import CursorPagination, SequencePagination
+from fintech_core.ratelimit import TransferRateLimit
+from fintech_core.schema import IDEMPOTENCY_KEY, problems
+from transactions import queries
+from transactions.filters import EntryFilter
+from transactions.models import Transaction, TransactionLedger
+from transactions.serializers import (
+    LedgerEntrySerializer,
+    MoneyAnswerSerializer,
+    TransactionHistorySerializer,
+    TransactionSerializer,
+    TransferRequestSerializer,
+)
+from transactions.services import TransactionService
+from users.authentication import caller_of
+from wallet.queries import wallet_of
+
+
+class EntryPagination(CursorPagination):
+    """The sides of one transaction, in the order in which they were posted: debits first."""
+
+    ordering = "id"
+
+
+class TransactionViewSet(GenericViewSet[Any]):
+    """The caller's transactions. Another person's do not exist here (404)."""
+
+    queryset = TransactionLedger.objects.none()  # for the schema; see get_queryset
+    serializer_class = TransactionSerializer
+    pagination_class = SequencePagination
+    filterset_class = EntryFilter
+    lookup_value_converter = "uuid"
+
+    def get_queryset(self) -> QuerySet[TransactionLedger]:
+        return queries.entries_of(caller_of(self.request).pk)
+
+    def get_serializer_context(self) -> dict[str, Any]:
+        return {**super().get_serializer_context(), "caller_id": caller_of(self.request).pk}
+
+    @extend_schema(
+        summary="Send money",
+        description=(
+            "Moves money to another person at once. A retry with the same `Idempotency-Key` gets "
+            "the same answer and moves nothing."
+        ),
+        parameters=[IDEMPOTENCY_KEY],
+        request=TransferRequestSerializer,
+        responses={201: MoneyAnswerSerializer, **problems(400, 401, 403, 409, 422, 429, 503)},
+        examples=[
+            OpenApiExample(
+                "Pay a friend",
+                value={
+                    "recipient": "bob@example.com",
+                    "amount": "50.00",
+                    "description": "Dinner",
+                    "metadata": {"table": "7"},
+                },
+                request_only=True,
+            )
+        ],
+        filters=False,
+    )
+    @action(detail=False, methods=["post"], throttle_classes=[TransferRateLimit])
+    def transfer(self, request: Request) -> HttpResponseBase:
+        caller = caller_of(request)
+        form = TransferRequestSerializer(
+            data=request.data, context={"default_currency": wallet_of(caller.pk).currency}
+        )
+        form.is_valid(raise_exception=True)
+        call = IdempotentCall.from_request(
+            request,
+            form.validated_data,
+            present=lambda made: MoneyAnswerSerializer(made, context={"caller_id": caller.pk}).data,
+        )
+        return TransactionService.transfer_money(
+            sender=caller, transfer=form.to_transfer(), idempotency=call
+        ).as_response()
+
+    @extend_schema(
+        summary="List your transactions",
+        responses={200: TransactionSerializer(many=True), **problems(400, 401)},
+    )
+    def list(self, request: Request) -> Response:
+        return self._page(lambda entries: [entry.transaction for entry in entries])
+
+    @extend_schema(
+        summary="Read your statement lines",
+        responses={200: TransactionHistorySerializer(many=True), **problems(400, 401)},
+    )
+    @action(detail=False, serializer_class=TransactionHistorySerializer)
+    def history(self, request: Request) -> Response:
+        return self._page()
+
+    @extend_schema(
+        summary="List your ledger entries",
+        responses={200: LedgerEntrySerializer(many=True), **problems(400, 401)},
+    )
+    @action(detail=False, serializer_class=LedgerEntrySerializer, url_path="ledger")
+    def own_ledger(self, request: Request) -> Response:
+        return self._page()
+
+    @extend_schema(
+        summary="Read a transaction",
+        responses={200: TransactionSerializer, **problems(401, 404)},
+    )
+    def retrieve(self, request: Request, pk: UUID) -> Response:
+        return Response(self.get_serializer(self._transaction(pk)).data)
+
+    @extend_schema(
+        summary="List a transaction's ledger entries",
+        responses={200: LedgerEntrySerializer(many=True), **problems(401, 404)},
+        filters=False,
+    )
+    @action(
+        detail=True,
+        serializer_class=LedgerEntrySerializer,
+        pagination_class=EntryPagination,
+        filterset_class=None,
+    )
+    def ledger(self, request: Request, pk: UUID) -> Response:
+        page = self.paginate_queryset(queries.entries_in(self._transaction(pk).pk))
+        return self.get_paginated_response(self.get_serializer(page, many=True).data)
+
+    def _transaction(self, pk: UUID) -> Transaction:
+        return get_object_or_404(queries.transactions_of(caller_of(self.request).pk), pk=pk)
+
+    def _page(self, rows: Any = None) -> Response:
+        page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
+        shown = rows(page) if rows else page
+        return self.get_paginated_response(self.get_serializer(shown, many=True).data)
