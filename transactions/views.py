@@ -107,6 +107,7 @@ class TransactionViewSet(GenericViewSet[Any]):
         return self._page()
 
     @extend_schema(
+        operation_id="ledger_list",
         summary="List your ledger entries",
         responses={200: LedgerEntrySerializer(many=True), **problems(400, 401)},
     )
@@ -122,6 +123,7 @@ class TransactionViewSet(GenericViewSet[Any]):
         return Response(self.get_serializer(self._transaction(pk)).data)
 
     @extend_schema(
+        operation_id="transactions_ledger_list",
         summary="List a transaction's ledger entries",
         responses={200: LedgerEntrySerializer(many=True), **problems(401, 404)},
         filters=False,

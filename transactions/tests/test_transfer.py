@@ -132,6 +132,7 @@ class TestTransfer:
         [
             ("{", "parse_error"),
             (b"\xff{}", "parse_error"),
+            ('{"amount": "1.00", "description": "\\ud800"}', "parse_error"),
             ('{"amount": NaN}', "parse_error"),
             ('{"amount": Infinity}', "parse_error"),
             ('{"amount": "1.00", "amount": "2.00"}', "parse_error"),
@@ -160,7 +161,6 @@ class TestTransfer:
             {"from_user": "x"},
             {"status": "completed"},
             {"description": "a\x00b"},
-            {"description": "\ud800"},
             {"description": "x" * 256},
             {"description": 7},
             {"metadata": {"a": 1}},
