@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import psycopg2
-from psycopg2.extensions import connection as Connection
+from psycopg2 import extensions
 from psycopg2.sql import SQL, Identifier, Literal
 
 from fintech_core.embedded.accounts import find_quarters, relocated_folder
@@ -37,17 +37,18 @@ SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
-# Only the machine's own crash can hurt data without these; the tests throw theirs away.
-HASTY_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# Only a crash of the whole machine can hurt data without these; the tests throw theirs away. A
+# `synchronous_commit=off` would lose commits on a mere kill -9.
+HASTY_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
 
 
 class PostgresServer(PrivateServer):
     """One cluster in one folder. `durable=False` is for tests: faster, and still survives kill -9.
 
-        with PostgresServer(tmp_path) as server:
-            server.create_role("app")
-            server.create_database("app", owner="app")
-            psycopg2.connect(server.url_for("app", "app"))
+    with PostgresServer(tmp_path) as server:
+        server.create_role("app")
+        server.create_database("app", owner="app")
+        psycopg2.connect(server.url_for("app", "app"))
     """
 
     name: ClassVar[str] = "PostgreSQL"
@@ -187,7 +188,7 @@ class PostgresServer(PrivateServer):
             pid_file.unlink(missing_ok=True)
 
     @contextmanager
-    def superuser(self) -> Iterator[Connection]:
+    def superuser(self) -> Iterator[extensions.connection]:
         """A connection outside any transaction, as CREATE DATABASE needs it."""
         session = psycopg2.connect(self.url)
         session.autocommit = True

@@ -1,7 +1,7 @@
 """Processes that may outlive the one that started them, told apart from strangers."""
 
+import contextlib
 import os
-import shlex
 import signal
 import socket
 import subprocess
@@ -73,18 +73,14 @@ def end(pid: int, identity: str, signals: tuple[tuple[signal.Signals, float], ..
 
 
 def _send(pid: int, number: signal.Signals) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def end_group(leader: int, number: signal.Signals) -> None:
     """Signal all that is left of a group that we created; quietly when nothing is."""
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, number)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 class ProcessBook:
@@ -158,8 +154,3 @@ def end_of_file(path: Path, lines: int = 8) -> str:
     except OSError:
         return ""
     return "\n".join(f"    {line}" for line in content)
-
-
-def shown(command: list[str]) -> str:
-    """A command as one would type it."""
-    return shlex.join(command)

@@ -5,7 +5,7 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from fintech_core.embedded.errors import EmbeddedError
 from fintech_core.embedded.files import remembered_secret, write_private
@@ -40,6 +40,7 @@ class PrivateServer(ABC):
         self._port = port
         self._book = book
         self._process: subprocess.Popen[bytes] | None = None
+        self._address_in_use = False  # by our clients: then the port must not change any more
 
     @abstractmethod
     def _launch(self) -> subprocess.Popen[bytes]:
@@ -101,6 +102,9 @@ class PrivateServer(ABC):
                     f"{self.name} did not start. The end of {self.log}:\n{end_of_file(self.log)}"
                 )
             time.sleep(RETRY_SECONDS)
+            if not self._address_in_use and not port_is_free(self.port):
+                self._choose_port()  # somebody took it since we looked
+        self._address_in_use = True
 
     def _start_once(self, deadline: float) -> bool:
         process = self._process = self._launch()
@@ -139,7 +143,7 @@ class PrivateServer(ABC):
         if self._book:
             self._book.forget(self.name)
 
-    def __enter__(self) -> "PrivateServer":
+    def __enter__(self) -> Self:
         self.start()
         return self
 
