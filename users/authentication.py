@@ -1,0 +1,51 @@
+"""Who calls: `Authorization: Bearer <access token>`, checked against the session in one query."""
+
+from typing import cast
+
+from django.utils import timezone
+from rest_framework.request import Request
+from rest_framework_simplejwt.authentication import JWTAuthentication
+
+from users import queries, tokens
+from users.exceptions import TokenNotValid
+from users.models import User
+
+_SCHEME = b"bearer"
+
+
+class SessionTokenAuthentication(JWTAuthentication):
+    """A token counts only while its session does.
+
+    Logout, a changed password and deactivation end the session, and with it every access token that
+    was issued, at once. No header: nobody. Any header that is not a live token: 401.
+    """
+
+    def authenticate(  # type: ignore[override]
+        self, request: Request
+    ) -> tuple[User, tokens.Claims] | None:
+        header = self.get_header(request)
+        if not header or not header.strip():
+            return None
+        claims = tokens.read_access(_bearer_token(header))
+        user = _user_of(claims)
+        request._request.caller_id = str(user.pk)  # type: ignore[attr-defined]  # for the log
+        return user, claims
+
+
+def _bearer_token(header: bytes) -> bytes:
+    scheme, *rest = header.split()
+    if scheme.lower() != _SCHEME or len(rest) != 1:
+        raise TokenNotValid
+    return rest[0]
+
+
+def _user_of(claims: tokens.Claims) -> User:
+    session = queries.find_session(claims)
+    if session is None or not session.is_alive(now=timezone.now()):
+        raise TokenNotValid
+    return session.user
+
+
+def caller_of(request: Request) -> User:
+    """Whoever got past `IsAuthenticated` is a user of ours."""
+    return cast(User, request.user)

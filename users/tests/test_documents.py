@@ -1,0 +1,214 @@
+import stat
+import zlib
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import PermissionDenied
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.http import Http404
+from django.test import RequestFactory
+
+from users import services
+from users.models import KYCDocumentAccess, KYCSubmission
+from users.tests.factories import (
+    ReviewerFactory,
+    StaffFactory,
+    UserFactory,
+    client_for,
+    submit_kyc,
+)
+from users.tests.helpers import refusal, wrong_fields
+from users.tests.test_kyc import SUBMISSION
+from users.views import kyc_document
+
+PDF = b"%PDF-1.7\n1 0 obj\n<< /Type /Catalog >>\nendobj\ntrailer << /Root 1 0 R >>\n%%EOF\n"
+PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + b"\x00" * 32 + b"IEND\xaeB`\x82"
+JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + b"\x00" * 64 + b"\xff\xd9"
+
+
+def pdf_with(body: bytes) -> bytes:
+    return PDF.replace(b"/Type /Catalog", b"/Type /Catalog " + body)
+
+
+def pdf_hiding(objects: bytes) -> bytes:
+    """The objects in a compressed stream, as PDF 1.5 allows."""
+    packed = zlib.compress(objects)
+    return PDF + (
+        b"2 0 obj\n<< /Type /ObjStm /Filter /FlateDecode /Length %d >>\nstream\n" % len(packed)
+        + packed
+        + b"\nendstream\nendobj\n"
+    )
+
+
+@pytest.fixture(autouse=True)
+def media(settings, tmp_path):
+    settings.MEDIA_ROOT = str(tmp_path)
+    return tmp_path
+
+
+def upload(content, name="passport.pdf", media_type="application/pdf", client=None):
+    document = SimpleUploadedFile(name, content, content_type=media_type)
+    return (client or client_for(UserFactory())).post(
+        "/api/v1/users/me/kyc/", {**SUBMISSION, "document_file": document}, format="multipart"
+    )
+
+
+def stored_files(media: Path) -> list[Path]:
+    return [path for path in media.rglob("*") if path.is_file()]
+
+
+@pytest.mark.django_db
+class TestUpload:
+    @pytest.mark.parametrize(
+        ("content", "extension"),
+        [(PDF, "pdf"), (PNG, "png"), (JPEG, "jpg"), (pdf_hiding(b"<< /Type /Page >>"), "pdf")],
+    )
+    def test_given_a_document_when_uploaded_then_kept_privately_under_a_random_name(
+        self, content, extension, media
+    ):
+        response = upload(content, name="../../alice passport.exe", media_type="text/html")
+        assert response.status_code == 202
+        assert response.json()["submission"]["has_document_file"] is True
+        (path,) = stored_files(media)
+        assert path.parent.parent == media / "kyc"
+        assert path.suffix == f".{extension}"
+        assert "alice" not in path.name
+        assert path.read_bytes() == content
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    def test_given_a_document_when_answering_then_no_address_of_it_is_given(self):
+        assert "kyc/" not in upload(PDF).content.decode()
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"<html><script>alert(1)</script></html>",
+            b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>',
+            b'<svg onload="alert(1)"/>',
+            b"GIF89a" + b"\x00" * 50,
+            b"PK\x03\x04" + b"\x00" * 50,
+            b"MZ" + b"\x00" * 50,
+            b"%PD",
+            b"\xef\xbb\xbf" + PDF,
+            b"\n" + PDF,
+            b"<html>" + PDF,
+        ],
+    )
+    def test_given_another_type_under_the_name_of_a_pdf_when_uploaded_then_400(
+        self, content, media
+    ):
+        response = upload(content)
+        assert wrong_fields(response) == ["document_file"]
+        assert response.json()["errors"][0]["code"] == "wrong_type"
+        assert stored_files(media) == []
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            pdf_with(b"/OpenAction << /S /JavaScript /JS (app.alert(1)) >>"),
+            pdf_with(b"/OpenAction << /S /J#61vaScript /JS (app.alert(1)) >>"),
+            pdf_with(b"/AA << /O << /S /Launch /F (calc.exe) >> >>"),
+            pdf_with(b"/Names << /EmbeddedFiles 3 0 R >>"),
+            pdf_with(b"/AcroForm << /XFA [3 0 R] >>"),
+            pdf_with(b"/RichMedia << >>"),
+            PDF.replace(b"trailer <<", b"trailer << /Encrypt 5 0 R"),
+            pdf_hiding(b"<< /S /JavaScript /JS (app.alert(1)) >>"),
+            pdf_hiding(b"<< /S /JavaScript >>")
+            .replace(b"FlateDecode", b"LZWDecode")
+            .replace(b"stream\nx", b"stream\ny"),
+            PDF + b"<script>alert(1)</script>",
+            PNG + b"<script>alert(1)</script>",
+            JPEG + b"<?php system($_GET['c']); ?>",
+            PNG + PDF,
+            JPEG + b"<!DOCTYPE html>",
+        ],
+    )
+    def test_given_active_content_when_uploaded_then_400(self, content, media):
+        response = upload(content)
+        assert wrong_fields(response) == ["document_file"]
+        assert response.json()["errors"][0]["code"] == "active"
+        assert stored_files(media) == []
+
+    def test_given_a_harmless_open_action_when_uploaded_then_202(self):
+        assert upload(pdf_with(b"/OpenAction [1 0 R /Fit]")).status_code == 202
+
+    def test_given_5_mb_when_uploaded_then_202_and_one_byte_more_400(self):
+        assert upload(PNG.ljust(5 * 1024 * 1024, b"\x00")).status_code == 202
+        assert wrong_fields(upload(PNG.ljust(5 * 1024 * 1024 + 1, b"\x00"))) == ["document_file"]
+
+    def test_given_far_more_when_uploaded_then_413(self):
+        response = upload(PNG.ljust(7 * 1024 * 1024, b"\x00"))
+        assert refusal(response) == (413, "payload_too_large")
+
+    def test_given_an_empty_file_when_uploaded_then_400(self):
+        assert wrong_fields(upload(b"")) == ["document_file"]
+
+    def test_given_a_second_submission_when_refused_then_its_file_is_not_kept(self, media):
+        client = client_for(UserFactory())
+        upload(PDF, client=client)
+        assert refusal(upload(PDF, client=client)) == (409, "invalid_state")
+        assert len(stored_files(media)) == 1
+
+    def test_given_a_failing_database_when_submitting_then_the_file_is_not_kept(
+        self, media, monkeypatch
+    ):
+        alice = UserFactory()
+        monkeypatch.setattr(services, "_step", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            submit_kyc(alice, document_file=SimpleUploadedFile("a.pdf", PDF))
+        assert stored_files(media) == []
+
+    def test_given_multipart_with_an_unknown_field_when_submitting_then_400(self):
+        response = client_for(UserFactory()).post(
+            "/api/v1/users/me/kyc/", {**SUBMISSION, "is_staff": "true"}, format="multipart"
+        )
+        assert wrong_fields(response) == ["is_staff"]
+
+
+def read(submission_id, reader):
+    request = RequestFactory().get("/document")
+    request.user = reader
+    return kyc_document(request, submission_id=submission_id)
+
+
+@pytest.mark.django_db
+class TestReading:
+    @pytest.fixture
+    def submission(self):
+        user = UserFactory()
+        submit_kyc(user, document_file=SimpleUploadedFile("mine.pdf", PDF))
+        return KYCSubmission.objects.get()
+
+    def test_given_a_reviewer_when_reading_then_a_download_that_no_browser_opens(self, submission):
+        judge = ReviewerFactory()
+        response = read(submission.pk, judge)
+        assert b"".join(response.streaming_content) == PDF
+        assert response["Content-Disposition"] == (
+            f'attachment; filename="kyc-{submission.pk}.pdf"'
+        )
+        assert response["Content-Type"] == "application/pdf"
+        assert response["X-Content-Type-Options"] == "nosniff"
+        assert response["Content-Security-Policy"] == "default-src 'none'; sandbox"
+        assert "no-store" in response["Cache-Control"]
+        access = KYCDocumentAccess.objects.get()
+        assert (access.submission, access.reader) == (submission, judge)
+
+    def test_given_no_reviewer_when_reading_then_refused_and_not_recorded(self, submission):
+        for reader in (submission.user, UserFactory(), StaffFactory()):
+            for submission_id in (submission.pk, uuid4()):
+                with pytest.raises(PermissionDenied):
+                    read(submission_id, reader)
+        assert not KYCDocumentAccess.objects.exists()
+
+    def test_given_nobody_when_reading_then_sent_to_the_admins_login(self, submission):
+        response = read(submission.pk, AnonymousUser())
+        assert response.status_code == 302
+        assert response["Location"].startswith("/admin/login/")
+
+    def test_given_no_such_document_when_reading_then_404(self):
+        bob = UserFactory(kyc="pending")
+        for submission_id in (uuid4(), bob.kyc_submissions.get().pk):
+            with pytest.raises(Http404):
+                read(submission_id, ReviewerFactory())

@@ -1,0 +1,85 @@
+import pytest
+
+from users.tests.factories import UserFactory, client_for
+from users.tests.helpers import at_once, login, post, refusal
+from users.tests.test_registration import ALICE
+
+WRONG = "wrong password"
+
+
+@pytest.fixture(autouse=True)
+def tight_limits(settings):
+    settings.RATE_LIMIT_LOGIN = settings.RATE_LIMIT_REGISTER = "3/d"
+
+
+@pytest.fixture
+def no_redis(settings):
+    settings.CACHES = {
+        "default": {**settings.CACHES["default"], "LOCATION": "redis://127.0.0.1:1/0"}
+    }
+
+
+def codes(responses):
+    return sorted(response.status_code for response in responses)
+
+
+@pytest.mark.django_db
+class TestLoginLimit:
+    def test_given_too_many_tries_when_signing_in_then_429_with_retry_after(self):
+        assert codes(login("a@example.com", WRONG) for _ in range(3)) == [401] * 3
+        response = login("a@example.com", WRONG)
+        assert refusal(response) == (429, "rate_limited")
+        assert int(response["Retry-After"]) > 0
+
+    def test_given_forged_forwarded_for_when_signing_in_then_the_limit_still_counts(self):
+        answers = [
+            login(f"{n}@example.com", WRONG, HTTP_X_FORWARDED_FOR=f"10.0.0.{n}") for n in range(5)
+        ]
+        assert codes(answers) == [401, 401, 401, 429, 429]
+
+    def test_given_one_account_from_many_addresses_when_guessing_then_limited_in_any_case(self):
+        alice = UserFactory(email="alice@example.com")
+        spellings = ["alice@example.com", "ALICE@example.com", " Alice@Example.com "]
+        for number, spelling in enumerate(spellings):
+            login(spelling, WRONG, REMOTE_ADDR=f"10.0.0.{number}")
+        assert refusal(login(alice.email, REMOTE_ADDR="10.0.0.9")) == (429, "rate_limited")
+
+    def test_given_limits_switched_off_when_signing_in_then_never_429(self, settings):
+        settings.RATELIMIT_ENABLE = False
+        assert codes(login("a@example.com", WRONG) for _ in range(5)) == [401] * 5
+
+    def test_given_wrong_passwords_when_changing_it_then_429(self):
+        client = client_for(UserFactory())
+        body = {"current_password": WRONG, "new_password": "a quite different sentence"}
+        answers = [post("users/me/password/", body, client) for _ in range(4)]
+        assert codes(answers) == [400, 400, 400, 429]
+
+    def test_given_many_from_one_address_when_registering_then_429(self):
+        answers = [
+            post("users/register/", {**ALICE, "password": "x"}, HTTP_X_FORWARDED_FOR=f"1.1.1.{n}")
+            for n in range(4)
+        ]
+        assert codes(answers) == [400, 400, 400, 429]
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAtOnceAndWithoutRedis:
+    def test_given_many_at_once_when_signing_in_then_no_more_than_allowed_get_through(self):
+        answers = at_once(*[lambda n=n: login(f"{n}@example.com", WRONG) for n in range(8)])
+        assert codes(answers) == [401] * 3 + [429] * 5
+
+    @pytest.mark.usefixtures("no_redis")
+    def test_given_no_redis_when_signing_in_then_counted_in_postgresql(self):
+        answers = [login("a@example.com", WRONG) for _ in range(4)]
+        assert codes(answers) == [401, 401, 401, 429]
+        assert int(answers[-1]["Retry-After"]) > 0
+
+    @pytest.mark.usefixtures("no_redis")
+    def test_given_no_redis_and_many_at_once_when_signing_in_then_no_more_get_through(self):
+        answers = at_once(*[lambda n=n: login(f"{n}@example.com", WRONG) for n in range(6)])
+        assert codes(answers) == [401] * 3 + [429] * 3
+
+    @pytest.mark.usefixtures("no_redis")
+    def test_given_no_redis_when_registering_then_counted_in_postgresql(self):
+        answers = [post("users/register/", {**ALICE, "password": "x"}) for _ in range(4)]
+        assert codes(answers) == [400, 400, 400, 429]

@@ -1,0 +1,14 @@
+"""This app's own rate limit; the others are in `fintech_core.ratelimit`."""
+
+from rest_framework.request import Request
+
+from fintech_core.ratelimit import RateLimit, client_ip
+
+
+class PasswordRateLimit(RateLimit):
+    """Changing a password means guessing it, too: limited as login is, by address and account."""
+
+    scope, setting, guard_without_redis = "password", "RATE_LIMIT_LOGIN", True
+
+    def values(self, request: Request) -> list[str]:
+        return [*super().values(request), f"ip:{client_ip(request._request)}"]
