@@ -1,0 +1,89 @@
+"""What payment calls take and give."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from fintech_core.money import AmountField, CurrencyField
+from fintech_core.serializers import StrictSerializer
+from payments import gateways
+from payments.gateways.base import Outcome
+from payments.models import PaymentIntent, WebhookEvent
+from users.models import User
+
+
+class CreatePaymentIntentSerializer(StrictSerializer):
+    """Checks shape, and fills in the wallet's currency and the default gateway, so that a request
+    that names them and one that does not are the same request. Needs `user` in its context."""
+
+    amount = AmountField()
+    currency = CurrencyField(required=False, help_text="Default: the wallet's.")
+    gateway = serializers.CharField(
+        required=False, max_length=20, help_text="Default: `sandbox` where there is one."
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        user: User = self.context["user"]
+        attrs.setdefault("currency", user.wallet.currency)
+        attrs.setdefault("gateway", gateways.default_gateway())
+        if attrs["gateway"] not in gateways.available():
+            raise serializers.ValidationError(
+                {"gateway": ["This gateway is not available."]}, code="invalid_choice"
+            )
+        return attrs
+
+
+class PaymentIntentSerializer(serializers.ModelSerializer[PaymentIntent]):
+    """An intent, as its owner sees it. `transaction_id` is null until the money is credited."""
+
+    amount = AmountField(read_only=True)
+    transaction_id = serializers.UUIDField(read_only=True, allow_null=True)
+
+    class Meta:
+        model = PaymentIntent
+        fields = (
+            "id",
+            "status",
+            "amount",
+            "currency",
+            "gateway",
+            "gateway_reference",
+            "client_secret",
+            "checkout_url",
+            "transaction_id",
+            "expires_at",
+            "created_at",
+        )
+        read_only_fields = fields
+
+
+class SimulatePaymentSerializer(StrictSerializer):
+    outcome = serializers.ChoiceField(choices=[Outcome.SUCCEEDED.value, Outcome.FAILED.value])
+
+
+class WebhookReceivedSerializer(serializers.Serializer[Any]):
+    received = serializers.BooleanField()
+
+
+class WebhookEventSerializer(serializers.ModelSerializer[WebhookEvent]):
+    """A stored event, for staff. Its payload is shown in the admin alone."""
+
+    intent_id = serializers.UUIDField(read_only=True, allow_null=True)
+
+    class Meta:
+        model = WebhookEvent
+        fields = (
+            "id",
+            "gateway",
+            "event_id",
+            "event_type",
+            "gateway_reference",
+            "status",
+            "attempts",
+            "next_attempt_at",
+            "last_error",
+            "intent_id",
+            "received_at",
+            "processed_at",
+        )
+        read_only_fields = fields

@@ -1,0 +1,225 @@
+"""`PaymentService`: the only door to intents and to the inbox of gateway events."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models.functions import Now
+
+from fintech_core.database import retry_on_conflict
+from fintech_core.exceptions import InvalidState
+from fintech_core.idempotency import Answer, IdempotentCall
+from payments import gateways, inbox, queries
+from payments.exceptions import NotFound
+from payments.gateways.base import CreatedIntent, Gateway, NewIntent, Outcome
+from payments.gateways.sandbox import SandboxGateway
+from payments.models import PaymentIntent, WebhookAttempt
+from users.models import User
+from wallet import limits
+from wallet.exceptions import CurrencyMismatch, WalletFrozen
+from wallet.models import Wallet
+
+logger = logging.getLogger(__name__)
+
+SWEEP_SECONDS_MAX = 12.0  # less than between two sweeps in CELERY_BEAT_SCHEDULE
+EXPIRY_BATCH = 500
+EXPIRY_BATCHES_MAX = 100
+
+
+class PaymentService:
+    """Money comes in through here. No method holds a lock while a gateway is asked."""
+
+    @staticmethod
+    def create_payment_intent(
+        *, user: User, amount: Decimal, currency: str, gateway: str, idempotency: IdempotentCall
+    ) -> Answer:
+        """Begin a top-up of the user's wallet, once per idempotency key.
+
+        `amount` is in major units. The intent is committed first, then the gateway is asked with a
+        key derived from it, then its answer is stored: a retry after a crash goes on with the same
+        intent. With status 422, remembered: CurrencyMismatch, WalletFrozen (for a closed wallet:
+        a frozen one takes money), LimitExceeded. Raises NotFound for a gateway that is not there
+        and GatewayUnavailable for one that does not answer.
+        """
+        gateways.gateway_named(gateway)
+        begun = retry_on_conflict(
+            lambda: idempotency.begin(lambda: _new_intent(user, amount, currency, gateway))
+        )
+        if isinstance(begun, Answer):
+            return begun
+        created = _ask_gateway(PaymentIntent.objects.get(pk=begun))
+        return retry_on_conflict(lambda: idempotency.complete(lambda: _attach(begun, created)))
+
+    @staticmethod
+    @transaction.atomic
+    def cancel_payment_intent(*, user: User, intent_id: UUID) -> PaymentIntent:
+        """Call off a top-up that nobody has paid yet. Raises NotFound and InvalidState."""
+        intent = (
+            queries.intents_of(user.pk).select_for_update(no_key=True).filter(pk=intent_id).first()
+        )
+        if intent is None:
+            raise NotFound
+        if intent.status != PaymentIntent.Status.REQUIRES_PAYMENT:
+            raise InvalidState(f"The payment is {intent.status}; it can no longer be cancelled.")
+        intent.status = PaymentIntent.Status.CANCELED
+        intent.save(update_fields=["status", "updated_at"])
+        return intent
+
+    @staticmethod
+    def verify_webhook_signature(
+        *, gateway: str, headers: Mapping[str, str], body: bytes
+    ) -> Gateway:
+        """The gateway that signed exactly these bytes within the last five minutes.
+
+        Raises NotFound (no such gateway, or no secret configured) and InvalidSignature.
+        """
+        adapter = gateways.gateway_named(gateway)
+        adapter.verify(headers=_signature_headers(adapter, headers), body=body)
+        return adapter
+
+    @staticmethod
+    def receive_webhook(*, gateway: str, headers: Mapping[str, str], body: bytes) -> bool:
+        """Verify, store and queue one delivery. True if the event is new; a known one is fine, too.
+
+        Raises NotFound, InvalidSignature and MalformedEvent, and stores nothing then. Without a
+        queue the event is stored all the same, and handled when the sweeper next runs.
+        """
+        adapter = PaymentService.verify_webhook_signature(
+            gateway=gateway, headers=headers, body=body
+        )
+        kept = _signature_headers(adapter, headers)
+        event = adapter.parse(headers=kept, body=body)
+        return inbox.store(gateway=gateway, event=event, headers=kept, body=body)
+
+    @staticmethod
+    def process_payment_webhook(event_id: UUID) -> WebhookAttempt.Outcome | None:
+        """Try a stored event (`event_id` is the row's) once, if it is due.
+
+        Safe to run any number of times, also at once: the intent is credited exactly once. None
+        means that there was nothing to try.
+        """
+        return inbox.process(event_id)
+
+    @staticmethod
+    def process_again(event_ids: Iterable[UUID], *, by: User) -> int:
+        """Staff ask for parked, ignored or waiting events to be tried again, from now on.
+
+        Returns how many will be. Processed events are left alone. Who asked is recorded on the
+        tries that follow.
+        """
+        count = inbox.receive_again(event_ids, by=by)
+        logger.info("webhook events requested again", extra={"count": count, "by": str(by.pk)})
+        return count
+
+    @staticmethod
+    def simulate_payment_success(*, user: User, intent_id: UUID) -> PaymentIntent:
+        """Let the sandbox collect the money; see `simulate_payment`."""
+        return PaymentService.simulate_payment(
+            user=user, intent_id=intent_id, outcome=Outcome.SUCCEEDED
+        )
+
+    @staticmethod
+    def simulate_payment(*, user: User, intent_id: UUID, outcome: str) -> PaymentIntent:
+        """Let the sandbox send a signed event about the user's intent, by the real webhook path.
+
+        The effect comes later, as with any gateway. Raises NotFound, and InvalidState for an
+        intent that is not the sandbox's.
+        """
+        sandbox = SandboxGateway.from_settings()
+        if sandbox is None:
+            raise NotFound
+        intent = queries.intent_of(user.pk, intent_id)
+        if intent.gateway != sandbox.name or intent.gateway_reference is None:
+            raise InvalidState("Only an intent that the sandbox knows can be simulated.")
+        headers, body = sandbox.signed_event(
+            outcome=Outcome(outcome),
+            gateway_reference=intent.gateway_reference,
+            amount=intent.amount,
+            currency=intent.currency,
+        )
+        PaymentService.receive_webhook(gateway=sandbox.name, headers=headers, body=body)
+        return intent
+
+    @staticmethod
+    def sweep_webhook_events() -> int:
+        """Try every event that is due: not queued, not finished, or failed. Safe to run at once."""
+        return inbox.process_due(seconds_max=SWEEP_SECONDS_MAX)
+
+    @staticmethod
+    def cleanup_old_webhook_events() -> int:
+        """Empty the payloads of events settled longer ago than the retention; the rows stay."""
+        return inbox.delete_old_payloads()
+
+    @staticmethod
+    def expire_payment_intents() -> int:
+        """Close the intents that nobody paid in time. What a gateway is working on stays open."""
+        expired = 0
+        for _ in range(EXPIRY_BATCHES_MAX):
+            batch = _expire_batch()
+            expired += batch
+            if batch < EXPIRY_BATCH:
+                break
+        return expired
+
+
+def _new_intent(user: User, amount: Decimal, currency: str, gateway: str) -> PaymentIntent:
+    wallet = Wallet.objects.get(user_id=user.pk)
+    if currency != wallet.currency:
+        raise CurrencyMismatch(f"The wallet holds {wallet.currency}.")
+    if wallet.status == Wallet.Status.CLOSED:
+        raise WalletFrozen("The wallet is closed: it takes no money.")
+    limits.require_room_for_deposit(wallet, user, amount)
+    return PaymentIntent.objects.create(
+        user=user,
+        wallet=wallet,
+        amount=amount,
+        currency=currency,
+        gateway=gateway,
+        expires_at=Now() + settings.PAYMENT_INTENT_LIFETIME,
+    )
+
+
+def _ask_gateway(intent: PaymentIntent) -> CreatedIntent:
+    return gateways.gateway_named(intent.gateway).create(
+        NewIntent(
+            id=intent.pk,
+            amount=intent.amount,
+            currency=intent.currency,
+            idempotency_key=f"payment_intent:{intent.pk}",
+        )
+    )
+
+
+def _attach(intent_id: UUID, created: CreatedIntent) -> PaymentIntent:
+    """Store what the gateway answered. It answers the same to the same key, so once is enough."""
+    intent = PaymentIntent.objects.select_for_update(no_key=True).get(pk=intent_id)
+    if intent.gateway_reference is None:
+        intent.gateway_reference = created.gateway_reference
+        intent.client_secret = created.client_secret
+        intent.checkout_url = created.checkout_url
+        intent.save(
+            update_fields=["gateway_reference", "client_secret", "checkout_url", "updated_at"]
+        )
+    return intent
+
+
+def _signature_headers(adapter: Gateway, headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that this gateway signs with, by their lower-case names, and no others."""
+    lowered = {name.lower(): value for name, value in headers.items()}
+    return {name: lowered[name] for name in adapter.signature_headers if name in lowered}
+
+
+@transaction.atomic
+def _expire_batch() -> int:
+    ids = list(
+        PaymentIntent.objects.select_for_update(no_key=True, skip_locked=True)
+        .filter(status=PaymentIntent.Status.REQUIRES_PAYMENT, expires_at__lte=Now())
+        .order_by("expires_at")
+        .values_list("pk", flat=True)[:EXPIRY_BATCH]
+    )
+    return PaymentIntent.objects.filter(pk__in=ids).update(
+        status=PaymentIntent.Status.EXPIRED, updated_at=Now()
+    )

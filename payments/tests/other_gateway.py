@@ -1,0 +1,46 @@
+"""A second gateway, made up: other headers, other words, minor units. It shows that one module and
+one line in `settings.PAYMENT_GATEWAYS` are all that a gateway needs."""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import ClassVar, Self
+
+from payments.exceptions import InvalidSignature
+from payments.gateways.base import CreatedIntent, GatewayEvent, NewIntent, Outcome
+
+KEY = b"a key for tests only"
+WORDS = {"charge.ok": Outcome.SUCCEEDED, "charge.declined": Outcome.FAILED}
+
+
+def signature(body: bytes) -> str:
+    return hmac.new(KEY, body, hashlib.sha256).hexdigest()
+
+
+class OtherGateway:
+    name: ClassVar[str] = "other"
+    signature_headers: ClassVar[tuple[str, ...]] = ("other-signature",)
+
+    @classmethod
+    def from_settings(cls) -> Self | None:
+        return cls()
+
+    def create(self, intent: NewIntent) -> CreatedIntent:
+        return CreatedIntent(f"ch_{intent.id.hex}", "secret", "https://pay.example.com/ch")
+
+    def verify(self, *, headers: Mapping[str, str], body: bytes) -> None:
+        if not hmac.compare_digest(headers.get("other-signature", ""), signature(body)):
+            raise InvalidSignature
+
+    def parse(self, *, headers: Mapping[str, str], body: bytes) -> GatewayEvent:
+        told = json.loads(body)
+        return GatewayEvent(
+            event_id=told["id"],
+            type=told["kind"],
+            outcome=WORDS.get(told["kind"]),
+            gateway_reference=told["charge"],
+            amount=Decimal(told["cents"]) / 100,
+            currency=told["currency"].upper(),
+        )

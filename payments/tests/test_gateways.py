@@ -1,0 +1,131 @@
+"""Which gateways there are, and that a new one is one module and one settings line."""
+
+import json
+from decimal import Decimal
+
+import pytest
+from django.conf import settings
+from django.test import Client, override_settings
+
+from payments import gateways
+from payments.checks import sandbox_secrets_are_usable
+from payments.exceptions import NotFound
+from payments.gateways.base import NewIntent
+from payments.gateways.sandbox import SandboxGateway
+from payments.models import PaymentIntent, WebhookEvent
+from payments.services import PaymentService
+from payments.tests.factories import PaymentIntentFactory, event_body, signed
+from payments.tests.helpers import INTENTS_URL, balance, code_of
+from payments.tests.other_gateway import signature
+from transactions.tests.helpers import client_of
+from users.tests.factories import UserFactory
+
+BOTH = {**settings.PAYMENT_GATEWAYS, "other": "payments.tests.other_gateway.OtherGateway"}
+OTHER_URL = "/api/v1/payments/webhooks/other/"
+
+
+def deliver_other(**facts):
+    body = json.dumps({"id": "1", "kind": "charge.ok", "currency": "usd"} | facts).encode()
+    return Client().post(
+        OTHER_URL, body, content_type="application/json",
+        headers={"Other-Signature": signature(body)},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def both():
+    with override_settings(PAYMENT_GATEWAYS=BOTH):
+        yield
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("both")
+class TestSecondGateway:
+    def test_given_it_is_configured_when_money_comes_through_it_then_it_is_credited(self):
+        alice = UserFactory(kyc="approved")
+        made = client_of(alice).post(
+            INTENTS_URL, {"amount": "12.34", "gateway": "other"}, headers={"Idempotency-Key": "k"}
+        ).json()  # fmt: skip
+        assert (made["gateway"], made["checkout_url"]) == ("other", "https://pay.example.com/ch")
+        response = deliver_other(charge=made["gateway_reference"], cents=1234)
+        assert response.json() == {"received": True}
+        PaymentService.sweep_webhook_events()
+        assert PaymentIntent.objects.get().status == "succeeded"
+        assert balance(alice) == Decimal("12.34")
+
+    def test_given_the_same_event_id_when_from_two_gateways_then_they_are_two_events(self):
+        body = event_body()
+        PaymentService.receive_webhook(
+            gateway="sandbox", headers=signed(body, event_id="1"), body=body
+        )
+        deliver_other(charge="ch_x", cents=1)
+        assert WebhookEvent.objects.count() == 2
+
+    def test_given_a_reference_of_the_sandbox_when_it_reports_then_parked(self):
+        intent = PaymentIntentFactory()
+        deliver_other(charge=intent.gateway_reference, cents=10000)
+        PaymentService.sweep_webhook_events()
+        event = WebhookEvent.objects.get()
+        assert (event.status, balance(intent.user)) == ("parked", 0)
+        assert "sandbox" in event.last_error
+
+    def test_given_its_intent_when_simulated_then_409(self):
+        alice = UserFactory()
+        made = client_of(alice).post(
+            INTENTS_URL, {"amount": "1.00", "gateway": "other"}, headers={"Idempotency-Key": "k"}
+        ).json()  # fmt: skip
+        response = client_of(alice).post(
+            f"{INTENTS_URL}{made['id']}/simulate/", {"outcome": "succeeded"}
+        )
+        assert code_of(response) == (409, "invalid_state")
+
+    def test_given_the_sandbox_is_off_when_called_then_the_other_works_alone(self):
+        with override_settings(PAYMENTS_SANDBOX=False):
+            assert list(gateways.available()) == ["other"]
+            alice = UserFactory()
+            client = client_of(alice)
+            key = {"Idempotency-Key": "k"}
+            response = client.post(INTENTS_URL, {"amount": "1.00"}, headers=key)
+            assert code_of(response) == (400, "validation_error")  # the default is not there
+            body = {"amount": "1.00", "gateway": "sandbox"}
+            response = client.post(INTENTS_URL, body, headers=key)
+            assert code_of(response) == (400, "validation_error")
+            body = {"amount": "1.00", "gateway": "other"}
+            assert client.post(INTENTS_URL, body, headers=key).status_code == 201
+            intent = PaymentIntent.objects.get()
+            response = client.post(f"{INTENTS_URL}{intent.pk}/simulate/", {"outcome": "failed"})
+            assert code_of(response) == (404, "not_found")
+
+
+def test_given_the_same_key_when_the_sandbox_is_asked_then_the_same_answer():
+    gateway = SandboxGateway.from_settings()
+    intent = PaymentIntent(amount=Decimal("1.00"))
+    asked = NewIntent(id=intent.pk, amount=intent.amount, currency="USD", idempotency_key="k")
+    assert gateway.create(asked) == gateway.create(asked)
+
+
+@pytest.mark.parametrize("sandbox", [True, False])
+def test_given_a_name_nobody_has_when_asked_then_not_found(sandbox):
+    with override_settings(PAYMENTS_SANDBOX=sandbox):
+        assert gateways.default_gateway() == ("sandbox" if sandbox else "stripe")
+        with pytest.raises(NotFound):
+            gateways.gateway_named("stripe")
+
+
+@pytest.mark.parametrize(
+    ("secrets", "found"),
+    [
+        (["whsec_" + "A" * 32], []),
+        (["whsec_" + "A" * 43], []),  # 32 bytes, without padding
+        ([], ["payments.W001"]),
+        (["whsec_AAAA"], ["payments.E001"]),
+        (["whsec_" + "A" * 32, "A" * 32], ["payments.E001"]),
+        (["whsec_%%%%"], ["payments.E001"]),
+    ],
+    ids=str,
+)
+def test_given_secrets_when_checked_then_unusable_ones_are_named(secrets, found):
+    with override_settings(SANDBOX_WEBHOOK_SECRETS=secrets):
+        assert [message.id for message in sandbox_secrets_are_usable()] == found
+    with override_settings(SANDBOX_WEBHOOK_SECRETS=secrets, PAYMENTS_SANDBOX=False):
+        assert sandbox_secrets_are_usable() == []

@@ -1,0 +1,255 @@
+"""`/payments/…`: thin doors to `PaymentService` and `payments.queries`."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+from uuid import UUID
+
+from django.db.models import QuerySet
+from django.http import HttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema,
+    extend_schema_view,
+)
+from rest_framework import status
+from rest_framework.decorators import action
+from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.permissions import AllowAny
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import GenericViewSet, ViewSet
+
+from fintech_core.idempotency import REPLAY_HEADER, IdempotentCall
+from fintech_core.ratelimit import PaymentRateLimit
+from fintech_core.schema import IDEMPOTENCY_KEY, problems
+from fintech_core.serializers import NoBodySerializer
+from payments import gateways, queries
+from payments.exceptions import NotFound
+from payments.models import PaymentIntent, WebhookEvent
+from payments.permissions import MayReadWebhookEvents
+from payments.serializers import (
+    CreatePaymentIntentSerializer,
+    PaymentIntentSerializer,
+    SimulatePaymentSerializer,
+    WebhookEventSerializer,
+    WebhookReceivedSerializer,
+)
+from payments.services import PaymentService
+from users.models import User
+
+_INTENT = {
+    "id": "0192f0c1-7b5e-7c3a-9a44-2f7d1c0f9b11",
+    "status": "requires_payment",
+    "amount": "100.00",
+    "currency": "USD",
+    "gateway": "sandbox",
+    "gateway_reference": "sbx_4f1d2c3b5a69788796a5b4c3",
+    "client_secret": "sbx_4f1d2c3b5a69788796a5b4c3_secret_9f3c1d7e5b2a48660c1d2e3f4a5b6c7d",
+    "checkout_url": None,
+    "transaction_id": None,
+    "expires_at": "2026-11-23T13:00:00.123456Z",
+    "created_at": "2026-11-22T13:00:00.123456Z",
+}
+_EVENT = {
+    "type": "payment_intent.succeeded",
+    "timestamp": "2026-11-22T13:00:00Z",
+    "data": {
+        "gateway_reference": "sbx_4f1d2c3b5a69788796a5b4c3",
+        "amount": "100.00",
+        "currency": "USD",
+    },
+}
+
+
+@extend_schema_view(
+    list=extend_schema(
+        summary="List your payment intents",
+        description="Newest first.",
+        responses={200: PaymentIntentSerializer, **problems(400, 401, 404)},
+    ),
+    retrieve=extend_schema(
+        summary="Read one of your payment intents",
+        description="Poll it until `status` is final; `transaction_id` then names the credit.",
+        responses={200: PaymentIntentSerializer, **problems(401, 404)},
+        examples=[OpenApiExample("An intent", value=_INTENT, response_only=True)],
+    ),
+)
+class PaymentIntentViewSet(ListModelMixin, RetrieveModelMixin, GenericViewSet[PaymentIntent]):
+    """The caller's own intents. Where no gateway is configured, there are none: 404."""
+
+    serializer_class = PaymentIntentSerializer
+    throttle_classes = [PaymentRateLimit]
+    lookup_value_converter = "uuid"
+    filterset_fields = ("status",)
+    queryset = PaymentIntent.objects.none()
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        if not gateways.available():
+            raise NotFound
+
+    def get_queryset(self) -> QuerySet[PaymentIntent]:
+        return queries.intents_of(_caller(self.request).pk)
+
+    @extend_schema(
+        summary="Begin a top-up",
+        description=(
+            "Orders money for your wallet. The gateway collects it and reports by webhook; the"
+            " intent is then credited exactly once. Anyone may top up, up to the maximum balance"
+            " of the KYC tier (`limit_exceeded`)."
+        ),
+        request=CreatePaymentIntentSerializer,
+        parameters=[
+            IDEMPOTENCY_KEY,
+            OpenApiParameter(
+                REPLAY_HEADER,
+                OpenApiTypes.STR,
+                OpenApiParameter.HEADER,
+                response=[201],
+                description="`true` if this is the remembered answer of an earlier request.",
+            ),
+        ],
+        responses={
+            201: PaymentIntentSerializer,
+            **problems(400, 401, 404, 409, 422, 429),
+        },
+        examples=[
+            OpenApiExample("A top-up", value={"amount": "100.00"}, request_only=True),
+            OpenApiExample("An intent", value=_INTENT, response_only=True, status_codes=["201"]),
+        ],
+    )
+    def create(self, request: Request) -> HttpResponse:
+        form = CreatePaymentIntentSerializer(data=request.data, context={"user": _caller(request)})
+        form.is_valid(raise_exception=True)
+        answer = PaymentService.create_payment_intent(
+            user=_caller(request),
+            **form.validated_data,
+            idempotency=IdempotentCall.from_request(request, form.validated_data, _present),
+        )
+        return answer.as_response()
+
+    @extend_schema(
+        summary="Cancel a top-up",
+        description="Only while nobody has paid: `requires_payment`.",
+        request=None,
+        responses={200: PaymentIntentSerializer, **problems(400, 401, 404, 409, 429)},
+    )
+    @action(detail=True, methods=["post"])
+    def cancel(self, request: Request, pk: UUID) -> Response:
+        NoBodySerializer(data=request.data).is_valid(raise_exception=True)
+        intent = PaymentService.cancel_payment_intent(user=_caller(request), intent_id=pk)
+        return Response(_present(intent))
+
+    @extend_schema(
+        summary="Simulate a payment (sandbox only)",
+        description=(
+            "The sandbox sends a signed event about this intent, by the same path as a real"
+            " gateway's webhook. Its effect follows shortly; read the intent to see it."
+        ),
+        request=SimulatePaymentSerializer,
+        responses={202: PaymentIntentSerializer, **problems(400, 401, 404, 409, 429)},
+        examples=[
+            OpenApiExample("Paid", value={"outcome": "succeeded"}, request_only=True),
+            OpenApiExample("An intent", value=_INTENT, response_only=True, status_codes=["202"]),
+        ],
+    )
+    @action(detail=True, methods=["post"])
+    def simulate(self, request: Request, pk: UUID) -> Response:
+        form = SimulatePaymentSerializer(data=request.data)
+        form.is_valid(raise_exception=True)
+        intent = PaymentService.simulate_payment(
+            user=_caller(request), intent_id=pk, **form.validated_data
+        )
+        return Response(_present(intent), status=status.HTTP_202_ACCEPTED)
+
+
+class _AlwaysJSON(BaseContentNegotiation):
+    """A gateway that asks for another form of the answer must not lose its event over it."""
+
+    def select_renderer(
+        self, request: Request, renderers: Any, format_suffix: str | None = None
+    ) -> tuple[BaseRenderer, str]:
+        return renderers[0], renderers[0].media_type
+
+
+class WebhookViewSet(ViewSet):
+    """The gateways' door. No account of ours: the signature says who it is."""
+
+    authentication_classes = []
+    permission_classes = [AllowAny]
+    content_negotiation_class = _AlwaysJSON
+
+    @extend_schema(
+        summary="Deliver a gateway's event",
+        description=(
+            "For gateways. The signature is verified over the raw bytes (`sandbox`: Standard"
+            " Webhooks), whatever the content type. The event is stored, answered and processed"
+            " later; the same event again is answered alike and has no second effect."
+        ),
+        auth=[],
+        request={"application/json": OpenApiTypes.OBJECT},
+        parameters=[
+            OpenApiParameter(
+                "gateway",
+                OpenApiTypes.STR,
+                OpenApiParameter.PATH,
+                description="The gateway's name, such as `sandbox`.",
+            ),
+            OpenApiParameter("webhook-id", OpenApiTypes.STR, OpenApiParameter.HEADER),
+            OpenApiParameter("webhook-timestamp", OpenApiTypes.STR, OpenApiParameter.HEADER),
+            OpenApiParameter("webhook-signature", OpenApiTypes.STR, OpenApiParameter.HEADER),
+        ],
+        responses={
+            200: OpenApiResponse(WebhookReceivedSerializer, description="Stored."),
+            **problems(400, 404),
+        },
+        examples=[
+            OpenApiExample("A sandbox event", value=_EVENT, request_only=True),
+            OpenApiExample(
+                "Stored", value={"received": True}, response_only=True, status_codes=["200"]
+            ),
+        ],
+    )
+    def create(self, request: Request, gateway: str) -> Response:
+        PaymentService.receive_webhook(
+            gateway=gateway, headers=request.headers, body=request._request.body
+        )
+        return Response({"received": True})
+
+
+@extend_schema_view(
+    list=extend_schema(
+        summary="List gateway events (staff)",
+        description="Newest first, without their payloads, which the admin shows.",
+        responses={200: WebhookEventSerializer, **problems(400, 401, 403)},
+    ),
+    retrieve=extend_schema(
+        summary="Read a gateway event (staff)",
+        responses={200: WebhookEventSerializer, **problems(401, 403, 404)},
+    ),
+)
+class WebhookEventViewSet(ListModelMixin, RetrieveModelMixin, GenericViewSet[WebhookEvent]):
+    """What the gateways told us, for staff."""
+
+    serializer_class = WebhookEventSerializer
+    permission_classes = [MayReadWebhookEvents]
+    lookup_value_converter = "uuid"
+    filterset_fields = ("status", "gateway")
+    queryset = WebhookEvent.objects.none()
+
+    def get_queryset(self) -> QuerySet[WebhookEvent]:
+        return queries.webhook_events()
+
+
+def _caller(request: Request) -> User:
+    """Whoever got past `IsAuthenticated` is a user."""
+    return cast(User, request.user)
+
+
+def _present(intent: PaymentIntent) -> Mapping[str, Any]:
+    return PaymentIntentSerializer(intent).data
