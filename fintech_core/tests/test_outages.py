@@ -139,10 +139,12 @@ def test_given_redis_stopped_when_using_the_service_then_money_moves_and_nothing
         assert seconds < 3
 
         wrong = {"email": "emma@example.com", "password": "wrong"}
-        guesses = [service.call("POST", "/api/v1/auth/login/", wrong) for _ in range(8)]
-        assert [status for status, *_ in guesses][-1] == 429
-        assert guesses[-1][2]["code"] == "rate_limited"
-        assert int(guesses[-1][1]["Retry-After"]) >= 1
+        guesses = [service.call("POST", "/api/v1/auth/login/", wrong) for _ in range(12)]
+        # Twelve tries in at most two windows of five: some are refused, whenever a minute ends.
+        refused = [guess for guess in guesses if guess[0] == 429]
+        assert refused
+        assert refused[0][2]["code"] == "rate_limited"
+        assert int(refused[0][1]["Retry-After"]) >= 1
     finally:
         service.valkey.start()
 

@@ -113,7 +113,7 @@ class TestSubmit:
             ("country", None),
             ("document_file", "a.pdf"),
             ("kyc_status", "approved"),
-            ("user", str(uuid4())),
+            ("user", "0192f3f4-6f0e-7c1a-9d55-3f2f6c0e9a01"),
             ("is_staff", True),
         ],
     )

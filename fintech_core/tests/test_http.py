@@ -1,0 +1,170 @@
+"""What holds for every request: ids, headers, limits, metrics, problems."""
+
+import json
+import re
+
+import pytest
+from django.test import Client, RequestFactory
+
+from fintech_core import views
+from fintech_core.exceptions import TITLES
+from fintech_core.ratelimit import client_ip
+from transactions.tests.helpers import at_once, client_of, person
+
+pytestmark = pytest.mark.django_db
+
+
+class TestRequestId:
+    def test_given_a_good_id_when_calling_then_it_is_kept(self):
+        response = Client().get("/api/health/live/", headers={"X-Request-ID": "abc-1.2_3"})
+        assert response["X-Request-ID"] == "abc-1.2_3"
+
+    @pytest.mark.parametrize("given", ["", "a b", "x" * 65, "é", "a\tb", "<script>"])
+    def test_given_a_bad_id_when_calling_then_a_new_one_is_made(self, given):
+        response = Client().get("/api/health/live/", headers={"X-Request-ID": given})
+        assert re.fullmatch(r"[0-9a-f]{32}", response["X-Request-ID"])
+
+    def test_given_a_refusal_when_calling_then_the_problem_carries_the_id(self):
+        response = Client().get("/api/v1/nothing/", headers={"X-Request-ID": "mine"})
+        problem = json.loads(response.content)
+        assert (problem["request_id"], response["X-Request-ID"]) == ("mine", "mine")
+        assert problem["instance"] == "/api/v1/nothing/"
+
+
+class TestProblems:
+    def test_given_a_host_that_is_not_ours_when_calling_then_400_as_a_problem(self):
+        response = Client().get("/api/v1/users/me/", headers={"Host": "evil.example"})
+        assert response.status_code == 400
+        assert response["Content-Type"] == "application/problem+json"
+
+    def test_given_an_unexpected_failure_when_calling_then_500_without_a_word_about_it(
+        self, monkeypatch
+    ):
+        def fail(*_: object) -> None:
+            raise RuntimeError("SELECT secret FROM table")
+
+        monkeypatch.setattr("wallet.queries.wallet_of", fail)
+        client = client_of(person())
+        client.raise_request_exception = False
+        response = client.get("/api/v1/wallets/me/")
+        assert response.status_code == 500
+        assert json.loads(response.content)["code"] == "internal_error"
+        assert b"secret" not in response.content
+
+    def test_given_a_type_when_looking_it_up_then_it_is_explained(self):
+        for code in ("insufficient_funds", "validation_error", "rate_limited"):
+            assert Client().get(f"/problems/{code}").json()["code"] == code
+        assert Client().get("/problems/unheard_of").status_code == 404
+
+    def test_given_every_code_when_listing_them_then_each_has_a_title(self):
+        assert all(TITLES.values())
+        assert "kyc_required" in views._all_refusals()
+
+    def test_given_a_path_without_its_slash_when_posting_then_404_and_no_redirect(self):
+        assert Client().post("/api/v1/auth/login").status_code == 404
+
+
+class TestHeaders:
+    def test_given_any_answer_when_reading_its_headers_then_it_is_hardened(self):
+        response = Client().get("/api/health/live/")
+        assert response["X-Content-Type-Options"] == "nosniff"
+        assert response["X-Frame-Options"] == "DENY"
+        assert response["Referrer-Policy"] == "same-origin"
+        assert "frame-ancestors 'none'" in response["Content-Security-Policy"]
+
+    def test_given_an_origin_when_it_is_allowed_then_and_only_then_it_may_read(self, settings):
+        settings.CORS_ALLOWED_ORIGINS = ["https://app.example.com"]
+        ours = Client().get("/api/health/live/", headers={"Origin": "https://app.example.com"})
+        other = Client().get("/api/health/live/", headers={"Origin": "https://evil.example"})
+        assert ours["Access-Control-Allow-Origin"] == "https://app.example.com"
+        assert "Access-Control-Allow-Origin" not in other
+
+
+class TestMetrics:
+    def test_given_loopback_when_scraping_then_the_metrics(self):
+        response = Client().get("/metrics")
+        assert response.status_code == 200
+        assert b"django_http_requests_total" in response.content
+
+    @pytest.mark.parametrize(
+        "caller",
+        [
+            {"REMOTE_ADDR": "203.0.113.9"},
+            {"REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_FOR": "203.0.113.9"},
+            {"REMOTE_ADDR": "127.0.0.1", "HTTP_FORWARDED": "for=203.0.113.9"},
+            {"REMOTE_ADDR": "203.0.113.9", "HTTP_X_FORWARDED_FOR": "127.0.0.1"},
+            {"REMOTE_ADDR": "203.0.113.9", "HTTP_AUTHORIZATION": "Bearer wrong"},
+            {"REMOTE_ADDR": "203.0.113.9", "HTTP_AUTHORIZATION": "Bearer "},
+        ],
+    )
+    def test_given_somebody_else_when_scraping_then_there_is_nothing(self, caller, settings):
+        assert Client().get("/metrics", **caller).status_code == 404
+        settings.METRICS_TOKEN = "scraper"
+        assert Client().get("/metrics", **caller).status_code == 404
+
+    def test_given_the_token_when_scraping_from_afar_then_the_metrics(self, settings):
+        settings.METRICS_TOKEN = "scraper"
+        headers = {"Authorization": "Bearer scraper"}
+        assert Client(REMOTE_ADDR="203.0.113.9").get("/metrics", headers=headers).status_code == 200
+
+
+class TestClientAddress:
+    @pytest.mark.parametrize(
+        ("hops", "forwarded", "expected"),
+        [
+            (0, "1.1.1.1", "10.0.0.1"),
+            (0, "", "10.0.0.1"),
+            (1, "1.1.1.1", "1.1.1.1"),
+            (1, "6.6.6.6, 1.1.1.1", "1.1.1.1"),
+            (2, "6.6.6.6, 1.1.1.1, 2.2.2.2", "1.1.1.1"),
+            (2, "1.1.1.1", "10.0.0.1"),
+            (1, "", "10.0.0.1"),
+        ],
+    )
+    def test_given_proxies_when_asking_for_the_address_then_only_theirs_are_believed(
+        self, settings, hops, forwarded, expected
+    ):
+        settings.TRUSTED_PROXY_COUNT = hops
+        request = RequestFactory().get("/", REMOTE_ADDR="10.0.0.1", HTTP_X_FORWARDED_FOR=forwarded)
+        assert client_ip(request) == expected
+
+    @pytest.mark.parametrize(
+        "forwarded", ["nonsense", "1.1.1.1:80", "<script>", "::1%eth0", "٣.1.1.1"]
+    )
+    def test_given_an_address_that_is_none_when_a_proxy_forwards_it_then_nothing_breaks(
+        self, settings, forwarded
+    ):
+        settings.TRUSTED_PROXY_COUNT = 1
+        response = Client().post(
+            "/api/v1/auth/login/",
+            {"email": "a@example.com", "password": "x"},
+            content_type="application/json",
+            HTTP_X_FORWARDED_FOR=forwarded.encode().decode("latin-1"),
+        )
+        assert response.status_code == 401
+
+
+@pytest.mark.django_db(transaction=True)
+def test_given_forged_addresses_and_parallel_requests_when_logging_in_then_the_limit_holds():
+    def attempt(number):
+        return Client().post(
+            "/api/v1/auth/login/",
+            {"email": f"person{number}@example.com", "password": "wrong"},
+            content_type="application/json",
+            headers={"X-Forwarded-For": f"198.51.100.{number}"},
+        )
+
+    responses = at_once(*[lambda number=number: attempt(number) for number in range(16)])
+    codes = sorted(response.status_code for response in responses)
+    assert codes == [401] * 10 + [429] * 6
+    assert all(r["Retry-After"] for r in responses if r.status_code == 429)
+
+
+def test_given_the_switch_is_off_when_hurrying_then_there_is_no_limit(settings):
+    settings.RATELIMIT_ENABLE = False
+    body = {"email": "a@example.com", "password": "x"}
+    codes = {
+        Client().post("/api/v1/auth/login/", body, content_type="application/json").status_code
+        for _ in range(12)
+    }
+    assert codes == {401}

@@ -1,0 +1,90 @@
+"""Each log line is JSON with the request's id, and without anybody's secrets."""
+
+import json
+import logging
+import logging.config
+import sys
+
+import pytest
+import structlog
+
+from fintech_core.logs import logging_config, scrub
+
+TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJlLXNpZ25hdHVyZQ"
+
+
+@pytest.fixture
+def line(tmp_path):
+    """Write one record through the real configuration; return what reached the file."""
+    before = {h: h.level for h in logging.getLogger().handlers}
+    config = logging_config(str(tmp_path))
+    formatter = logging.config.DictConfigurator(config).configure_formatter(
+        config["formatters"]["json"]
+    )
+
+    def render(message, *args, exc_info=None, **extra):
+        record = logging.getLogger("x").makeRecord(
+            "x", logging.INFO, "f", 1, message, args, exc_info, extra=extra
+        )
+        return json.loads(formatter.format(record))
+
+    yield render
+    assert before == {h: h.level for h in logging.getLogger().handlers}
+
+
+def test_given_a_request_when_logging_then_the_line_has_its_id(line):
+    with structlog.contextvars.bound_contextvars(request_id="r-1"):
+        written = line("hello %s", "world", status=200)
+    assert written["event"] == "hello world"
+    assert written["request_id"] == "r-1"
+    assert written["status"] == 200
+    assert written["level"] == "info"
+    assert written["timestamp"].endswith("Z")
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        TOKEN,
+        f"Bearer {TOKEN}",
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "sk_test_4eC39HqLyjWDarjtT1zdp7dc",
+        "alice@example.com",
+        "+4915112345678",
+        "DE89370400440532013000",
+        "postgres://app:hunter2secret@db/x",
+    ],
+)
+def test_given_a_secret_in_the_text_when_logging_then_it_is_gone(line, secret):
+    hidden = "hunter2secret" if "hunter2" in secret else secret
+    assert hidden not in json.dumps(line(f"before {secret} after"))
+    assert hidden not in scrub(f"x {secret} y")
+
+
+@pytest.mark.parametrize(
+    "name", ["password", "new_password", "access_token", "refresh_token", "authorization",
+             "document_number", "date_of_birth", "phone_number", "iban", "client_secret"]
+)  # fmt: skip
+def test_given_a_field_with_a_telling_name_when_logging_then_its_value_is_gone(line, name):
+    assert line("event", **{name: "value-to-hide"})[name] == "[removed]"
+
+
+def test_given_an_exception_when_logging_then_no_local_variable_is_shown(line):
+    def fails():
+        local_secret = "correct horse"
+        raise ValueError(f"key (email)=(bob@example.com), {len(local_secret)}")
+
+    try:
+        fails()
+    except ValueError:
+        written = json.dumps(line("failed", exc_info=sys.exc_info()))
+    assert "ValueError" in written
+    assert "correct horse" not in written
+    assert "bob@example.com" not in written
+
+
+def test_given_a_folder_when_configuring_then_a_rotating_file_is_there(tmp_path):
+    handlers = logging_config(str(tmp_path / "logs"))["handlers"]
+    assert handlers["file"]["maxBytes"] > 0
+    assert (tmp_path / "logs").is_dir()
+    assert list(logging_config("")["handlers"]) == ["stdout"]
