@@ -62,8 +62,7 @@ class EntryInline(EntryLooks, HistoryInline):
     ordering = ["pk"]
     hide_title = True
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[TransactionLedger]:
-        return super().get_queryset(request).select_related("wallet__user")
+    related = ["wallet__user"]
 
     @display(description="Side")
     def entry(self, entry: TransactionLedger) -> str:
@@ -78,7 +77,6 @@ class TransactionAdmin(HistoryAdmin):
         ("status", ChoicesDropdownFilter),
         ("created_at", CreatedFilter),
     ]
-    list_select_related = ["from_user", "to_user"]
     search_help_text = "Reference, id, or the beginning of a party's email, name or phone number"
     inlines = [EntryInline]
     fieldsets = [
@@ -87,8 +85,7 @@ class TransactionAdmin(HistoryAdmin):
         ("Why", {"fields": ["description", "metadata", "original", "effect_key"]}),
     ]
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Transaction]:
-        return super().get_queryset(request).select_related("from_user", "to_user", "parent")
+    related = ["from_user", "to_user", "parent"]
 
     def found_by(self, text: str) -> Q:
         if text.upper().startswith(REFERENCE_PREFIX):
@@ -151,12 +148,10 @@ class TransactionLedgerAdmin(EntryLooks, HistoryAdmin):
     list_display = ["created_at", "movement", "side", "direction", "moved", "after", "sequence"]
     list_display_links = ["created_at"]
     list_filter = [AccountFilter, ("created_at", CreatedFilter)]
-    list_select_related = ["transaction", "wallet__user"]
     search_help_text = "Transaction's reference, an id, or the owner's email, name or phone number"
     fields = ["id", "movement", "side", "direction", "moved", "after", "sequence", "created_at"]
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[TransactionLedger]:
-        return super().get_queryset(request).select_related("transaction", "wallet__user")
+    related = ["transaction", "wallet__user"]
 
     def get_ordering(self, request: HttpRequest) -> list[str]:
         """One wallet's entries by their number, which is indexed with the wallet."""

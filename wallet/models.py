@@ -1,7 +1,7 @@
 """`Wallet`: the money that one user holds."""
 
+from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
 from django.conf import settings
 from django.db import models
@@ -75,19 +75,21 @@ class Wallet(models.Model):
         """What can be spent now: `balance` less what holds reserve."""
         return self.balance - self.held
 
-    def credit(self, amount: Decimal, *, at: Any) -> None:
-        """Add `amount` to this locked row. For TransactionService alone, which posts the entry."""
+    def credit(self, amount: Decimal, *, at: datetime) -> None:
+        """Add `amount` to this locked row, in memory; `wallet.services.save_balances` writes it.
+
+        For TransactionService alone, which posts the entry.
+        """
         self._move(amount, at)
 
-    def debit(self, amount: Decimal, *, at: Any) -> None:
-        """Take `amount` from this locked row. For TransactionService alone, which posts the entry.
+    def debit(self, amount: Decimal, *, at: datetime) -> None:
+        """Take `amount` from this locked row, in memory; see `credit`.
 
         The caller has checked `available`; the database refuses a balance below zero or `held`.
         """
         self._move(-amount, at)
 
-    def _move(self, change: Decimal, at: Any) -> None:
+    def _move(self, change: Decimal, at: datetime) -> None:
         self.balance += change
         self.entry_count += 1
         self.last_entry_at = at
-        self.save(update_fields=["balance", "entry_count", "last_entry_at", "updated_at"])

@@ -1,5 +1,5 @@
-"""For the admin's filters. What is common is found among the newest without an index; of what is
-rare the list would be read to its end. So a transfer or a deposit, when posted, pays for neither."""
+"""For the admin's filters. What is common is found among the newest without an index; for what is
+rare the list would be read to its end. A transfer or a deposit, when posted, pays for neither."""
 
 from django.db import migrations
 

@@ -9,7 +9,7 @@ from django.db import connection, transaction
 
 from fintech_core.idempotency import IdempotencyInProgress, read_key
 from fintech_core.models import IdempotencyRecord
-from transactions import services
+from transactions import posting
 from transactions.models import Transaction
 from transactions.tests.helpers import at_once, balance, breaches, client_of, fund, person, send
 from transactions.tests.test_transfer import URL, post, refusal
@@ -136,7 +136,7 @@ def test_given_a_crash_before_the_commit_when_retrying_then_it_happens_once(monk
         raise RuntimeError("power cut")
 
     with monkeypatch.context() as broken:
-        broken.setattr(services, "_post_entry", crash)
+        broken.setattr(posting, "_entry", crash)
         failed = post(client, body, key="k")
     assert refusal(failed) == (500, "internal_error")
     assert b"power cut" not in failed.content
