@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import environ
-from csp.constants import NONE, SELF
+from csp.constants import NONE, SELF, UNSAFE_EVAL, UNSAFE_INLINE
 from django.core.exceptions import ImproperlyConfigured
+from django.templatetags.static import static
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -42,7 +43,7 @@ FIELD_ENCRYPTION_KEYS = [
 ]
 DEBUG = env.bool("DEBUG", default=False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[])
-PUBLIC_BASE_URL = env.str("PUBLIC_BASE_URL", default="http://localhost:8000").rstrip("/")
+PUBLIC_BASE_URL = (env.str("PUBLIC_BASE_URL", default="") or "http://localhost:8000").rstrip("/")
 IS_HTTPS = PUBLIC_BASE_URL.startswith("https://")
 PORT = env.int("PORT", default=8000)
 
@@ -59,9 +60,9 @@ INSTALLED_APPS = [
     "wallet",
     "transactions",
     "payments",
-    "unfold",
+    "unfold.apps.BasicAppConfig",  # its default would replace our admin site by its own
     "unfold.contrib.filters",
-    "django.contrib.admin",
+    "fintech_core.apps.OperationsAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -116,8 +117,8 @@ _SERVING_LIMITS = (
 )
 
 
-def database(name: str, *, session: str, default: Any = environ.Env.NOTSET) -> Any:
-    config = env.db(name, default=default)
+def database(url: str, *, session: str) -> dict[str, Any]:
+    config: dict[str, Any] = env.db_url_config(url)
     config["ENGINE"] = "django.db.backends.postgresql"
     config.setdefault("CONN_MAX_AGE", 600)
     config.setdefault("CONN_HEALTH_CHECKS", True)
@@ -127,10 +128,11 @@ def database(name: str, *, session: str, default: Any = environ.Env.NOTSET) -> A
     return config
 
 
+DATABASE_URL = env.str("DATABASE_URL")
 DATABASES = {
-    "default": database("DATABASE_URL", session=_SERVING_LIMITS),
+    "default": database(DATABASE_URL, session=_SERVING_LIMITS),
     "owner": database(
-        "DATABASE_OWNER_URL", session="-c lock_timeout=5000", default=env.str("DATABASE_URL")
+        env.str("DATABASE_OWNER_URL", default="") or DATABASE_URL, session="-c lock_timeout=5000"
     ),
 }
 
@@ -175,7 +177,11 @@ CELERY_TIMEZONE = "UTC"
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULE = {
-    "sweep-webhook-events": {"task": "payments.sweep_webhook_events", "schedule": 15.0},
+    "sweep-webhook-events": {
+        "task": "payments.sweep_webhook_events",
+        "schedule": 15.0,
+        "options": {"expires": 15},
+    },
     "expire-payment-intents": {"task": "payments.expire_payment_intents", "schedule": 60.0},
     "cleanup-old-webhook-events": {
         "task": "payments.cleanup_old_webhook_events",
@@ -235,20 +241,30 @@ X_FRAME_OPTIONS = "DENY"
 CORS_ALLOWED_ORIGINS = env.list("CORS_ALLOWED_ORIGINS", default=[])
 CORS_ALLOW_HEADERS = ["authorization", "content-type", "idempotency-key", "x-request-id"]
 CORS_EXPOSE_HEADERS = ["X-Request-ID", "Idempotent-Replayed", "Retry-After"]
+# Answers of the API are data: a browser that is made to show one as a page loads and runs nothing.
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
-        "default-src": [SELF],
-        # Alpine.js, which the admin theme is built on, evaluates its attributes.
-        "script-src": [SELF, "'unsafe-eval'", "'unsafe-inline'"],
-        "style-src": [SELF, "'unsafe-inline'"],
-        "img-src": [SELF, "data:"],
-        "font-src": [SELF, "data:"],
-        "object-src": [NONE],
-        "base-uri": [SELF],
-        "form-action": [SELF],
+        "default-src": [NONE],
+        "base-uri": [NONE],
+        "form-action": [NONE],
         "frame-ancestors": [NONE],
     }
 }
+_PAGE_SECURITY = {
+    "default-src": [NONE],
+    "script-src": [SELF],
+    # Both set styles from their scripts.
+    "style-src": [SELF, UNSAFE_INLINE],
+    "img-src": [SELF, "data:"],
+    "font-src": [SELF],
+    "connect-src": [SELF],
+    "base-uri": [NONE],
+    "form-action": [SELF],
+    "frame-ancestors": [NONE],
+}
+DOCS_CONTENT_SECURITY = _PAGE_SECURITY
+# Alpine.js, which the admin's theme is built on, evaluates its attributes.
+ADMIN_CONTENT_SECURITY = _PAGE_SECURITY | {"script-src": [SELF, UNSAFE_EVAL]}
 
 BODY_LIMIT = 2 * 1024 * 1024
 BODY_LIMIT_WEBHOOK = 256 * 1024
@@ -290,8 +306,9 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": "/api/v1",
-    "SORT_OPERATIONS": False,
+    "SORT_OPERATIONS": True,  # else the order of methods changes from run to run
     "ENUM_NAME_OVERRIDES": {
+        "TransactionStatus": "transactions.models.Transaction.Status",
         "PaymentIntentStatus": "payments.models.PaymentIntent.Status",
         "WebhookEventStatus": "payments.models.WebhookEvent.Status",
     },
@@ -338,6 +355,7 @@ LANGUAGE_CODE = "en"
 USE_I18N = True
 USE_TZ = True
 TIME_ZONE = "UTC"
+FORMAT_MODULE_PATH = ["fintech_core.formats"]
 
 # --- Logging -----------------------------------------------------------------------------------
 LOG_DIR = env.str("LOG_DIR", default=str(BASE_DIR / "logs"))  # empty: stdout only
@@ -349,6 +367,16 @@ UNFOLD = {
     "SITE_HEADER": "Fintech Core",
     "SITE_SUBHEADER": "Operations",
     "SITE_SYMBOL": "account_balance_wallet",
+    "SITE_URL": None,
+    "SITE_FAVICONS": [
+        {
+            "rel": "icon",
+            "type": "image/svg+xml",
+            "href": lambda _request: static("fintech_core/favicon.svg"),
+        }
+    ],
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
+    "DASHBOARD_CALLBACK": "fintech_core.dashboard.overview",
+    "SIDEBAR": {"navigation": "fintech_core.dashboard.sidebar"},
 }

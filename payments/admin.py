@@ -31,13 +31,13 @@ from payments.services import PaymentService
 from users import queries as users_queries
 from users.models import User
 
-INTENT_COLOURS = {
+INTENT_COLOURS = dict.fromkeys(PaymentIntent.Status) | {
     PaymentIntent.Status.PROCESSING: "info",
     PaymentIntent.Status.SUCCEEDED: "success",
     PaymentIntent.Status.FAILED: "danger",
     PaymentIntent.Status.EXPIRED: "warning",
 }
-EVENT_COLOURS = {
+EVENT_COLOURS = dict.fromkeys(WebhookEvent.Status) | {
     WebhookEvent.Status.RECEIVED: "info",
     WebhookEvent.Status.PROCESSED: "success",
     WebhookEvent.Status.PARKED: "danger",
@@ -62,7 +62,7 @@ class PaymentIntentAdmin(HistoryAdmin):
     list_filter = [("status", ChoicesDropdownFilter), ("created_at", CreatedFilter)]
     search_help_text = "Gateway reference, an id, or the beginning of email, name or phone number"
     fieldsets = [
-        (None, {"fields": ["id", "person", "asked", "state"]}),
+        (None, {"fields": ["id", "person", "asked", "status"]}),
         ("Gateway", {"fields": ["gateway", "gateway_reference"]}),
         ("Effect", {"fields": ["credit", "wallet"]}),
         ("When", {"fields": ["created_at", "updated_at", "expires_at"]}),
@@ -128,7 +128,7 @@ class WebhookEventAdmin(AskingAdmin, HistoryAdmin):
         (None, {"fields": ["id", "gateway", "event_id", "event_type", "gateway_reference"]}),
         (
             "What became of it",
-            {"fields": ["state", "attempts", "last_error", "about", "effect", "asked_by"]},
+            {"fields": ["status", "attempts", "last_error", "about", "effect", "asked_by"]},
         ),
         ("When", {"fields": ["received_at", "next_attempt_at", "processed_at"]}),
         ("What was sent", {"fields": ["payload", "signature_headers"]}),
@@ -174,7 +174,7 @@ class WebhookEventAdmin(AskingAdmin, HistoryAdmin):
 
     # --- Process again
 
-    def has_process_again_permission(self, request: HttpRequest) -> bool:
+    def has_process_again_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm(PROCESS_AGAIN)
 
     @admin.action(description="Process again", permissions=["process_again"])
@@ -204,7 +204,7 @@ class WebhookEventAdmin(AskingAdmin, HistoryAdmin):
         url_path="process-again",
         icon="replay",
         variant=ActionVariant.PRIMARY,
-        permissions=[PROCESS_AGAIN],
+        permissions=["process_again"],
     )
     def process_again(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def again(event: WebhookEvent) -> str:

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from django.apps import apps
-from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.db import connection
@@ -112,10 +111,12 @@ class TestTheDoor:
         assert response.status_code == 200
         assert "KYC waiting" in response.content.decode()
 
-    def test_given_too_many_attempts_when_signing_in_then_429_here_and_at_the_api(self, superuser):
-        settings_rate = int(settings.RATE_LIMIT_LOGIN.split("/")[0])
+    def test_given_too_many_attempts_when_signing_in_then_429_here_and_at_the_api(
+        self, superuser, settings
+    ):
+        settings.RATE_LIMIT_LOGIN = "2/m"
         form = {"username": superuser.email, "password": "wrong"}
-        for _ in range(settings_rate):
+        for _ in range(2):
             assert Client().post(LOGIN, form).status_code == 200
         response = Client().post(LOGIN, {"username": superuser.email.upper(), "password": PASSWORD})
         assert response.status_code == 429
@@ -148,10 +149,11 @@ class TestTheDoor:
         superuser.refresh_from_db()
         assert superuser.check_password("another good password")
 
-    def test_given_too_many_guesses_when_changing_the_password_then_429(self, root):
+    def test_given_too_many_guesses_when_changing_the_password_then_429(self, root, settings):
+        settings.RATE_LIMIT_LOGIN = "2/m"
         form = {"old_password": "wrong", "new_password1": "x", "new_password2": "x"}
-        statuses = [root.post("/admin/password_change/", form).status_code for _ in range(11)]
-        assert statuses[-1] == 429
+        statuses = [root.post("/admin/password_change/", form).status_code for _ in range(3)]
+        assert statuses == [200, 200, 429]
 
 
 class TestPages:
@@ -329,7 +331,7 @@ class TestSpeed:
     def test_given_a_big_list_when_shown_then_its_rows_come_from_an_index(self, root, model):
         history()
         plan = plan_of(root, model, "")
-        assert "Seq Scan on" not in plan.replace("Seq Scan on django", ""), plan
+        assert "Seq Scan on" not in plan, plan
         assert "Sort" not in plan, plan
 
     @pytest.mark.parametrize(
@@ -364,14 +366,15 @@ class TestSpeed:
 
 
 def plan_of(client: Client, model: Any, query: str) -> str:
-    """How PostgreSQL finds the list's rows when it must not simply read the (tiny) table."""
+    """How PostgreSQL finds the rows when it must not do what is cheapest for a tiny table."""
     table = f'FROM "{model._meta.db_table}"'
     lists = [
         sql for sql in sql_of(client, page_of(model) + query) if table in sql and "LIMIT 50" in sql
     ]
     assert lists, "the list was not read"
     with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL enable_seqscan = off")
+        for way in ("seqscan", "sort", "hashjoin", "mergejoin"):
+            cursor.execute(f"SET LOCAL enable_{way} = off")
         cursor.execute(f"EXPLAIN {lists[-1]}")
         return "\n".join(row[0] for row in cursor.fetchall())
 

@@ -1,0 +1,94 @@
+"""The door to the admin: who gets in, how often they may try, what their browser may load."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from csp.decorators import csp
+from django.conf import settings
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import never_cache
+from unfold.sites import UnfoldAdminSite
+
+from fintech_core.ratelimit import client_ip, seconds_to_wait
+
+Page = Callable[..., HttpResponse]
+
+with_admin_policy = csp(settings.ADMIN_CONTENT_SECURITY)
+
+
+class OperationsSite(UnfoldAdminSite):
+    """The admin, for operations staff.
+
+    Sign-in counts on the same counters as the API's, so that a password cannot be guessed at both.
+    A session ends with a changed password or deactivation; Django compares both on each request.
+    """
+
+    index_template = "admin/overview.html"
+    index_title = "Overview"
+
+    def admin_view(self, view: Page, cacheable: bool = False) -> Page:
+        """A refusal is a page of the admin, not a problem document; the log names the caller."""
+        guarded = super().admin_view(view, cacheable)
+
+        @wraps(guarded)
+        def page(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            if request.user.is_authenticated:
+                request.caller_id = str(request.user.pk)  # type: ignore[attr-defined]
+            try:
+                return guarded(request, *args, **kwargs)
+            except PermissionDenied:
+                return self._refusal(request, 403, "You may not do this.")
+            except Http404:
+                return self._refusal(request, 404, "There is no such page.")
+
+        return with_admin_policy(page)
+
+    def _refusal(self, request: HttpRequest, status: int, title: str) -> HttpResponse:
+        context = self.each_context(request) | {"title": title}
+        return TemplateResponse(request, "admin/refusal.html", context, status=status)
+
+    @method_decorator([never_cache, with_admin_policy])
+    def login(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        if request.method == "POST":
+            email = request.POST.get("username", "").strip().lower()
+            values = [f"ip:{client_ip(request)}", *([f"account:{email}"] if email else [])]
+            if wait := _wait(request, "login", values):
+                return self._too_many(request, wait)
+        return super().login(request, extra_context)
+
+    def password_change(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Changing a password means guessing it, too."""
+        if request.method == "POST":
+            values = [f"user:{request.user.pk}", f"ip:{client_ip(request)}"]
+            if wait := _wait(request, "password", values):
+                return self._too_many(request, wait)
+        return super().password_change(request, extra_context)
+
+    def _too_many(self, request: HttpRequest, wait: int) -> HttpResponse:
+        context = self.each_context(request) | {"title": "Too many attempts", "seconds": wait}
+        response = TemplateResponse(request, "admin/too_many.html", context, status=429)
+        response["Retry-After"] = str(wait)
+        return response
+
+
+def _wait(request: HttpRequest, scope: str, values: list[str]) -> int | None:
+    """Count this attempt; the seconds to wait if it is one too many."""
+    waits = [
+        seconds_to_wait(
+            request,
+            scope=scope,
+            rate=settings.RATE_LIMIT_LOGIN,
+            value=value,
+            guard_without_redis=True,
+        )
+        for value in values
+    ]
+    return max((wait for wait in waits if wait is not None), default=None)

@@ -1,0 +1,172 @@
+"""What staff see first: the sidebar, and what waits for them. A part of the assembly, like `urls`.
+
+Every query here is bounded, for the sidebar is on every page.
+"""
+
+from typing import Any
+
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Group
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+
+from fintech_core.admin import link, list_page, money
+from payments.models import PaymentIntent, WebhookEvent
+from transactions.models import Transaction, TransactionLedger
+from users.models import KYCStatus, KYCSubmission, Session, User
+from wallet.models import Wallet
+
+SHOWN_MAX = 99
+NEWEST = 10
+
+
+def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
+    """The sections of the sidebar; each shows what the caller may view."""
+    return [
+        _section("", [_overview(request)]),
+        _section(
+            "People",
+            [
+                _page(request, "Users", "person", User, without="kyc_status__exact"),
+                _waiting(request),
+                _page(request, "KYC submissions", "badge", KYCSubmission),
+                _page(request, "Sign-ins", "devices", Session),
+            ],
+        ),
+        _section(
+            "Money",
+            [
+                _page(request, "Wallets", "account_balance_wallet", Wallet),
+                _page(request, "Transactions", "swap_horiz", Transaction),
+                _page(request, "Ledger entries", "menu_book", TransactionLedger),
+            ],
+        ),
+        _section(
+            "Payments",
+            [
+                _page(request, "Intents", "add_card", PaymentIntent),
+                _events(request),
+            ],
+        ),
+        _section("Staff", _staff_pages(request)),
+    ]
+
+
+def _section(title: str, items: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"title": title, "separator": bool(title), "items": items}
+
+
+def _overview(request: HttpRequest) -> dict[str, Any]:
+    return {"title": "Overview", "icon": "dashboard", "link": reverse("admin:index")}
+
+
+def _page(
+    request: HttpRequest, title: str, icon: str, model: Any, *, without: str = ""
+) -> dict[str, Any]:
+    """A list's entry; not the active one while the list is filtered by `without`."""
+    return _entry(request, title, icon, model, is_active=not (without and without in request.GET))
+
+
+def _entry(
+    request: HttpRequest, title: str, icon: str, model: Any, *, is_active: bool, query: str = ""
+) -> dict[str, Any]:
+    page = list_page(model)
+    return {
+        "title": title,
+        "icon": icon,
+        "link": page + query,
+        "active": lambda _: is_active and request.path.startswith(page),
+        "permission": lambda _: may_view(request, model),
+    }
+
+
+def _waiting(request: HttpRequest) -> dict[str, Any]:
+    query = f"?kyc_status__exact={KYCStatus.PENDING}"
+    is_active = request.GET.get("kyc_status__exact") == KYCStatus.PENDING
+    entry = _entry(request, "KYC waiting", "how_to_reg", User, is_active=is_active, query=query)
+    if may_view(request, User):
+        entry |= _badge(_kyc_waiting(), "warning")
+    return entry
+
+
+def _events(request: HttpRequest) -> dict[str, Any]:
+    entry = _page(request, "Webhook events", "webhook", WebhookEvent)
+    if may_view(request, WebhookEvent):
+        entry |= _badge(_parked_events(), "danger")
+    return entry
+
+
+def _badge(rows: QuerySet[Any], variant: str) -> dict[str, Any]:
+    number = up_to(rows)
+    return {"badge": number, "badge_variant": variant} if number != "0" else {}
+
+
+def _staff_pages(request: HttpRequest) -> list[dict[str, Any]]:
+    return [
+        _page(request, "Groups", "group", Group),
+        _page(request, "Staff log", "history", LogEntry),
+    ]
+
+
+def may_view(request: HttpRequest, model: Any) -> bool:
+    return request.user.has_perm(f"{model._meta.app_label}.view_{model._meta.model_name}")
+
+
+def up_to(rows: QuerySet[Any]) -> str:
+    """How many rows there are, up to a bound: "3", "99+"."""
+    number = len(rows.order_by().values_list("pk", flat=True)[: SHOWN_MAX + 1])
+    return f"{SHOWN_MAX}+" if number > SHOWN_MAX else str(number)
+
+
+def _kyc_waiting() -> QuerySet[User]:
+    return User.objects.filter(kyc_status=KYCStatus.PENDING)
+
+
+def _parked_events() -> QuerySet[WebhookEvent]:
+    return WebhookEvent.objects.filter(status=WebhookEvent.Status.PARKED)
+
+
+def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """The first page: what waits for staff, and the newest transactions."""
+    context["tiles"] = [
+        tile | {"number": up_to(tile["rows"])}
+        for tile in _tiles()
+        if may_view(request, tile["rows"].model)
+    ]
+    if may_view(request, Transaction):
+        context["newest"] = _newest_transactions()
+    return context
+
+
+def _tiles() -> list[dict[str, Any]]:
+    received = WebhookEvent.objects.filter(status=WebhookEvent.Status.RECEIVED)
+    frozen = Wallet.objects.filter(status=Wallet.Status.FROZEN)
+    return [
+        _tile("KYC waiting", _kyc_waiting(), "kyc_status__exact=pending"),
+        _tile("Parked webhook events", _parked_events(), "status__exact=parked"),
+        _tile("Events in the queue", received, "status__exact=received"),
+        _tile("Frozen wallets", frozen, "status__exact=frozen"),
+    ]
+
+
+def _tile(title: str, rows: QuerySet[Any], query: str) -> dict[str, Any]:
+    return {"title": title, "rows": rows, "link": f"{list_page(rows.model)}?{query}"}
+
+
+def _newest_transactions() -> dict[str, Any]:
+    newest = Transaction.objects.select_related("from_user", "to_user").order_by("-pk")[:NEWEST]
+    return {
+        "headers": ["Reference", "Type", "Amount", "From", "To", "When"],
+        "rows": [
+            [
+                link(made),
+                made.get_type_display(),
+                money(made.amount, made.currency),
+                link(made.from_user),
+                link(made.to_user),
+                f"{made.created_at:%Y-%m-%d %H:%M:%S}",
+            ]
+            for made in newest
+        ],
+    }

@@ -1,0 +1,35 @@
+"""The group "Operations": what a member of the operations staff needs, and no more.
+
+Given after each migration, so that a new model can be viewed by staff without anybody's work. It
+only adds: whatever a superuser adds to the group by hand stays.
+"""
+
+from typing import Any
+
+from django.apps.registry import Apps
+from django.contrib.auth.management import create_permissions
+from django.db.models import Q
+
+GROUP = "Operations"
+# All their models may be viewed. The shared kernel's are not here: nobody browses idempotency.
+VIEWED_APPS = ("users", "wallet", "transactions", "payments", "admin")
+EXTRA = ("review_kyc", "process_again")
+
+
+def give_operations_their_permissions(*, app_config: Any, using: str, apps: Apps, **_: Any) -> None:
+    """A receiver of `post_migrate`, once for each app. Safe to repeat."""
+    if app_config.label not in VIEWED_APPS:
+        return
+    try:
+        group_model: Any = apps.get_model("auth", "Group")
+        permission_model: Any = apps.get_model("auth", "Permission")
+    except LookupError:  # migrated back to before there were groups
+        return
+    # Django makes the permissions by a receiver of the same signal, which may come later.
+    create_permissions(app_config, verbosity=0, using=using, apps=apps)
+    wanted = permission_model.objects.using(using).filter(
+        Q(codename__startswith="view_") | Q(codename__in=EXTRA),
+        content_type__app_label=app_config.label,
+    )
+    group, _made = group_model.objects.using(using).get_or_create(name=GROUP)
+    group.permissions.add(*wanted)
