@@ -136,17 +136,17 @@ class ListAdmin(ModelAdmin):
     have no index, and a search that looks something up instead of reading everything.
     """
 
-    paginator = WindowPaginator
+    paginator: ClassVar[Any] = WindowPaginator
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER  # each facet would be a COUNT
-    ordering = ("-pk",)
-    sortable_by = ()
+    ordering: ClassVar[Any] = ("-pk",)
+    sortable_by: ClassVar[Any] = ()
     list_per_page = 50
     list_filter_submit = True
     list_disable_select_all = True
     list_fullwidth = True
-    search_fields = ("pk",)  # shows the search box; `found_by` decides
-    actions: Any = None
+    search_fields: ClassVar[Any] = ("pk",)  # shows the search box; `found_by` decides
+    actions: ClassVar[Any] = None
     related: ClassVar[list[str]] = []  # what a row shows of others, fetched with it
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
@@ -189,7 +189,7 @@ class HistoryInline(TabularInline):
     extra = 0
     max_num = 0
     can_delete = False
-    ordering = ("-pk",)
+    ordering: ClassVar[Any] = ("-pk",)
     related: ClassVar[list[str]] = []
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:

@@ -8,6 +8,7 @@ from csp.decorators import csp
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
@@ -15,7 +16,7 @@ from unfold.sites import UnfoldAdminSite
 
 from fintech_core.ratelimit import client_ip, seconds_to_wait
 
-Page = Callable[..., HttpResponse]
+Page = Callable[..., HttpResponseBase]
 
 with_admin_policy = csp(settings.ADMIN_CONTENT_SECURITY)
 
@@ -35,7 +36,7 @@ class OperationsSite(UnfoldAdminSite):
         guarded = super().admin_view(view, cacheable)
 
         @wraps(guarded)
-        def page(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        def page(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
             if request.user.is_authenticated:
                 request.caller_id = str(request.user.pk)  # type: ignore[attr-defined]
             try:
@@ -45,7 +46,8 @@ class OperationsSite(UnfoldAdminSite):
             except Http404:
                 return self._refusal(request, 404, "There is no such page.")
 
-        return with_admin_policy(page)
+        guarded_page: Page = with_admin_policy(page)
+        return guarded_page
 
     def _refusal(self, request: HttpRequest, status: int, title: str) -> HttpResponse:
         context = self.each_context(request) | {"title": title}

@@ -55,6 +55,21 @@ def serving_role_is_not_the_owner(**_: Any) -> list[CheckMessage]:
 
 
 @register(deploy=True)
+def proxy_is_declared(**_: Any) -> list[CheckMessage]:
+    """TLS ends at a proxy. Undeclared, its word that a request was secure is not believed."""
+    if settings.IS_HTTPS and settings.TRUSTED_PROXY_COUNT == 0:
+        return [
+            Warning(
+                "PUBLIC_BASE_URL is https, but TRUSTED_PROXY_COUNT is 0: every request would be "
+                "redirected for ever.",
+                hint="Set TRUSTED_PROXY_COUNT to the number of proxies in front.",
+                id="fintech.W004",
+            )
+        ]
+    return []
+
+
+@register(deploy=True)
 def public_url_is_https(**_: Any) -> list[CheckMessage]:
     if not settings.IS_HTTPS:
         return [Warning("PUBLIC_BASE_URL is not https.", id="fintech.W003")]

@@ -17,8 +17,9 @@ from typing import Any, cast
 from uuid import UUID
 
 from django.db import OperationalError, connection, transaction
+from django.db.models import QuerySet
+from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
-from django.utils import timezone
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 
@@ -141,7 +142,7 @@ class IdempotentCall:
             return remembered
         return self._finish(record, effect)
 
-    @transaction.atomic
+    @transaction.atomic(durable=True)
     def begin(self, create: Callable[[], Any]) -> "Answer | UUID":
         """First half of a call that needs a gateway: commit the intention, or find the earlier one.
 
@@ -151,18 +152,21 @@ class IdempotentCall:
         record = self._claim()
         if remembered := _remembered(record):
             return remembered
-        if record.resource_id is not None:
-            if timezone.now() - record.created_at < LEASE:
-                raise IdempotencyInProgress
-            return record.resource_id
-        try:
-            with transaction.atomic():
-                made = create()
-        except DomainError as refusal:
-            return self._remember(record, refusal)
-        record.resource_id = made.pk
-        record.save(update_fields=["resource_id"])
+        if record.resource_id is None:
+            try:
+                with transaction.atomic():
+                    record.resource_id = create().pk
+            except DomainError as refusal:
+                return self._remember(record, refusal)
+        elif self._records().filter(busy_until__gt=Now()).exists():
+            raise IdempotencyInProgress
+        record.busy_until = Now() + LEASE
+        record.save(update_fields=["resource_id", "busy_until"])
         return record.resource_id
+
+    def release(self) -> None:
+        """The gateway could not be asked: the next retry need not wait for the lease to run out."""
+        self._records().update(busy_until=None)
 
     @transaction.atomic
     def complete(self, effect: Callable[[], Any]) -> Answer:
@@ -189,9 +193,7 @@ class IdempotentCall:
         """Insert the record, or lock the one that is there. Waits for a twin, within bounds."""
         try:
             self._insert()
-            record = IdempotencyRecord.objects.select_for_update(no_key=True).get(
-                user_id=self.user_id, operation=self.operation, key=self.key
-            )
+            record = self._records().select_for_update(no_key=True).get()
         except OperationalError as exc:
             if sqlstate(exc) == _LOCK_NOT_AVAILABLE:
                 raise IdempotencyInProgress from exc
@@ -199,6 +201,11 @@ class IdempotentCall:
         if record.fingerprint != self.fingerprint:
             raise IdempotencyKeyReused
         return record
+
+    def _records(self) -> QuerySet[IdempotencyRecord]:
+        return IdempotencyRecord.objects.filter(
+            user_id=self.user_id, operation=self.operation, key=self.key
+        )
 
     def _insert(self) -> None:
         with connection.cursor() as cursor:

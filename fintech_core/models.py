@@ -14,6 +14,7 @@ class IdempotencyRecord(models.Model):
     * Written in the database transaction of the effect: neither exists without the other.
     * `response_status` and `response_body` come together; both are empty only while a call that
       needs a gateway is between its two transactions.
+    * What a key stands for, and its answer, never change; a trigger sees to it.
     Never listed, never shown, never expired.
     """
 
@@ -23,6 +24,8 @@ class IdempotencyRecord(models.Model):
     fingerprint = models.CharField(max_length=64)
     # The object that an unfinished call made, so that a retry resumes it and makes no second one.
     resource_id = models.UUIDField(null=True)
+    # While a call is with a gateway: until then a retry waits, afterwards it takes over.
+    busy_until = models.DateTimeField(null=True)
     response_status = models.PositiveSmallIntegerField(null=True)
     response_body = models.TextField(null=True)  # noqa: DJ001 - null: not answered yet
     created_at = models.DateTimeField(db_default=Now(), editable=False)

@@ -53,9 +53,14 @@ def parse_amount(value: object) -> Decimal:
     return amount.quantize(CENT)
 
 
+def is_amount_text(text: str) -> bool:
+    """Whether `text` is written as an amount is; zero included."""
+    return _AMOUNT.fullmatch(text) is not None
+
+
 def _exact(value: object) -> Decimal:
     if isinstance(value, str):
-        if not _AMOUNT.fullmatch(value):
+        if not is_amount_text(value):
             raise AmountInvalid('Write the amount as a decimal string such as "50.00".')
         return Decimal(value)
     if isinstance(value, bool) or not isinstance(value, int | Decimal):

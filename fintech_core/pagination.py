@@ -34,6 +34,15 @@ class CursorPagination(pagination.CursorPagination):
             raise NotFound
         return cursor
 
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """The parent's says `nullable`, which OpenAPI 3.1 does not know."""
+        link = {"type": ["string", "null"], "format": "uri"}
+        return {
+            "type": "object",
+            "required": ["next", "previous", "results"],
+            "properties": {"next": link, "previous": link, "results": schema},
+        }
+
 
 class SequencePagination(CursorPagination):
     """For a wallet's ledger entries, which are numbered without gaps."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from django.conf import settings
-from django.db import connections
+from django.db import connections, transaction
 from psycopg2 import sql
 
 OWNER = "owner"
@@ -55,7 +55,8 @@ def grant_serving_role() -> None:
     role = serving_role()
     if role is None:
         return
-    with connections[OWNER].cursor() as cursor:
+    # In one transaction: a serving process never sees a moment without its rights.
+    with transaction.atomic(using=OWNER), connections[OWNER].cursor() as cursor:
         grantee = sql.Identifier(role)
         cursor.execute(sql.SQL("GRANT USAGE ON SCHEMA public TO {}").format(grantee))
         cursor.execute(

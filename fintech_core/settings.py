@@ -375,6 +375,7 @@ UNFOLD = {
             "href": lambda _request: static("fintech_core/favicon.svg"),
         }
     ],
+    "STYLES": [lambda _request: static("fintech_core/admin.css")],
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
     "DASHBOARD_CALLBACK": "fintech_core.dashboard.overview",

@@ -232,6 +232,8 @@ def _apply(event: WebhookEvent) -> Result:
     """Bring the event's intent to where the event says it is. Raises Disagreement, DomainError."""
     told = _read(event)
     if told.outcome is None:
+        # Named all the same: an event with an intent is no orphan, and not received again.
+        event.intent = _intents_named(told).filter(gateway=event.gateway).first()
         return Result(WebhookAttempt.Outcome.IGNORED, "A type that has no meaning here.")
     intent = _lock_intent(told, event.gateway)
     if intent is None:
@@ -251,9 +253,13 @@ def _read(event: WebhookEvent) -> GatewayEvent:
     return gateway.parse(headers=event.headers, body=bytes(event.body))
 
 
+def _intents_named(told: GatewayEvent) -> QuerySet[PaymentIntent]:
+    return PaymentIntent.objects.filter(gateway_reference=told.gateway_reference)
+
+
 def _lock_intent(told: GatewayEvent, gateway: str) -> PaymentIntent | None:
     """The intent that the event names, locked. Raises Disagreement if another gateway has it."""
-    same_reference = PaymentIntent.objects.filter(gateway_reference=told.gateway_reference)
+    same_reference = _intents_named(told)
     intent = same_reference.select_for_update(no_key=True).filter(gateway=gateway).first()
     if intent is None and (other := same_reference.first()):
         raise Disagreement(f"The reference is that of an intent of the {other.gateway} gateway.")
@@ -347,6 +353,7 @@ def adopt_orphans() -> int:
         status=WebhookEvent.Status.IGNORED,
         intent__isnull=True,
         gateway_reference__isnull=False,
+        payload_deleted_at__isnull=True,
         received_at__gt=Now() - ORPHAN_AGE_MAX,
     )
     return _receive_again(orphans)

@@ -13,7 +13,7 @@ from fintech_core.database import retry_on_conflict
 from fintech_core.exceptions import InvalidState
 from fintech_core.idempotency import Answer, IdempotentCall
 from payments import gateways, inbox, queries
-from payments.exceptions import NotFound
+from payments.exceptions import GatewayUnavailable, NotFound
 from payments.gateways.base import CreatedIntent, Gateway, NewIntent, Outcome
 from payments.gateways.sandbox import SandboxGateway
 from payments.models import PaymentIntent, WebhookAttempt
@@ -50,7 +50,11 @@ class PaymentService:
         )
         if isinstance(begun, Answer):
             return begun
-        created = _ask_gateway(PaymentIntent.objects.get(pk=begun))
+        try:
+            created = _ask_gateway(PaymentIntent.objects.get(pk=begun))
+        except GatewayUnavailable:
+            idempotency.release()
+            raise
         return retry_on_conflict(lambda: idempotency.complete(lambda: _attach(begun, created)))
 
     @staticmethod

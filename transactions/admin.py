@@ -80,7 +80,7 @@ class TransactionAdmin(HistoryAdmin):
     search_help_text = "Reference, id, or the beginning of a party's email, name or phone number"
     inlines = [EntryInline]
     fieldsets = [
-        (None, {"fields": ["reference_id", "id", "type", "state", "created_at", "completed_at"]}),
+        (None, {"fields": ["reference_id", "id", "type", "status", "created_at", "completed_at"]}),
         ("Money", {"fields": ["moved", "charged", "refunded", "payer", "payee"]}),
         ("Why", {"fields": ["description", "metadata", "original", "effect_key"]}),
     ]
@@ -149,7 +149,7 @@ class TransactionLedgerAdmin(EntryLooks, HistoryAdmin):
     list_display_links = ["created_at"]
     list_filter = [AccountFilter, ("created_at", CreatedFilter)]
     search_help_text = "Transaction's reference, an id, or the owner's email, name or phone number"
-    fields = ["id", "movement", "side", "direction", "moved", "after", "sequence", "created_at"]
+    fields = ["id", "movement", "side", "entry_type", "moved", "after", "sequence", "created_at"]
 
     related = ["transaction", "wallet__user"]
 

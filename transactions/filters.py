@@ -4,17 +4,21 @@ from datetime import datetime
 from decimal import Decimal
 
 import django_filters
-from django.core.validators import RegexValidator
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 
-from fintech_core.money import AMOUNT_PATTERN
+from fintech_core.money import is_amount_text
 from transactions import queries
 from transactions.models import Transaction, TransactionLedger
 
 Entries = QuerySet[TransactionLedger]
 
 _DIRECTIONS = [("in", "in"), ("out", "out")]
-_is_amount = RegexValidator(AMOUNT_PATTERN, "Write the amount as a decimal, such as 50.00.")
+
+
+def _is_amount(text: str) -> None:
+    if not is_amount_text(text):
+        raise ValidationError("Write the amount as a decimal, such as 50.00.")
 
 
 class EntryFilter(django_filters.FilterSet):

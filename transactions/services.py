@@ -56,6 +56,7 @@ class TransactionService:
         wallet = lock_wallets(wallet_id)[wallet_id]
         # Under the wallet's lock a twin has either committed or not begun.
         if earlier := Transaction.objects.filter(effect_key=effect_key).first():
+            _require_same(earlier, wallet, amount, currency)
             return earlier
         if wallet.currency != currency:
             raise CurrencyMismatch
@@ -73,3 +74,10 @@ class TransactionService:
                 effect_key=effect_key,
             )
         )
+
+
+def _require_same(earlier: Transaction, wallet: Wallet, amount: Decimal, currency: str) -> None:
+    """One cause, one effect: a caller who says something else under the same key has a bug."""
+    said = (wallet.user_id, amount, currency)
+    if (earlier.to_user_id, earlier.amount, earlier.currency) != said:
+        raise ValueError(f"{earlier.effect_key} already caused {earlier.reference_id}")

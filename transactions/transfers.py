@@ -42,7 +42,7 @@ def transfer(sender: User, asked: Transfer) -> Transaction:
     payer, payee = _current_users(source.user_id, target.user_id)
     require_sender(payer)
     require_recipient(payee, target, asked.amount)
-    require_payable(source, payer, asked)
+    require_payable(source, target, payer, asked)
     return post(
         Posting(
             kind=Transaction.Type.TRANSFER,
@@ -100,9 +100,9 @@ def require_recipient(payee: User, target: Wallet, amount: Decimal) -> None:
         raise RecipientUnavailable
 
 
-def require_payable(source: Wallet, payer: User, asked: Transfer) -> None:
+def require_payable(source: Wallet, target: Wallet, payer: User, asked: Transfer) -> None:
     """Raises CurrencyMismatch, WalletFrozen, InsufficientFunds and LimitExceeded, in that order."""
-    if asked.currency != source.currency:
+    if not asked.currency == source.currency == target.currency:
         raise CurrencyMismatch
     if source.status != Wallet.Status.ACTIVE:
         raise WalletFrozen

@@ -11,8 +11,12 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
+from fintech_core import roles
+from fintech_core.models import IdempotencyRecord
+from transactions.models import Transaction, TransactionLedger
+from wallet.models import Wallet
+
 CHUNK = 5_000
-_FIRST = UUID(int=0)
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,10 @@ class Step:
     breaches: list[Breach]
 
 
-# What holds the invariants up. A missing or disabled one is itself a breach.
+# What holds the invariants up: trigger → its invariant. A missing or disabled one is a breach.
 GUARDS = {
     "transactions_transaction_balances": 1,
+    "transactions_ledger_balances": 1,
     "transactions_transaction_stamp": 1,
     "transactions_ledger_no_change": 2,
     "transactions_ledger_no_truncate": 2,
@@ -50,28 +55,25 @@ GUARDS = {
     "wallet_wallet_guard": 6,
     "wallet_wallet_no_delete": 3,
     "wallet_wallet_no_truncate": 3,
+    "fintech_core_idempotency_guard": 5,
+    "fintech_core_idempotency_no_delete": 5,
+    "fintech_core_idempotency_no_truncate": 5,
 }
-CONSTRAINTS = {
-    "transactions_transaction_amount_positive": 4,
-    "transactions_ledger_amount_positive": 4,
-    "wallet_wallet_balance_not_negative": 4,
-    "wallet_wallet_held_within_balance": 4,
-    "transactions_transaction_refunds_within_amount": 5,
-    "transactions_transaction_effect_key_key": 5,
-    "fintech_core_idempotency_one_effect_per_key": 5,
-    "transactions_ledger_one_number_per_wallet": 3,
-}
+# Every constraint that these declare must be there and validated.
+GUARDED_MODELS = (Wallet, Transaction, TransactionLedger, IdempotencyRecord)
 
 _TRANSACTIONS = """
 WITH chunk AS (
-    SELECT id, type, amount, fee, currency, refunded_amount, from_user_id, to_user_id
-      FROM transactions_transaction WHERE id > %(after)s ORDER BY id LIMIT %(chunk)s
+    SELECT * FROM transactions_transaction
+     WHERE %(after)s::uuid IS NULL OR id > %(after)s ORDER BY id LIMIT %(chunk)s
 ), books AS (
     SELECT chunk.id,
            count(entry.id) AS entries,
            coalesce(sum(entry.amount) FILTER (WHERE entry.entry_type = 'debit'), 0) AS debits,
            coalesce(sum(entry.amount) FILTER (WHERE entry.entry_type = 'credit'), 0) AS credits,
            bool_or(entry.currency <> chunk.currency) AS foreign_currency,
+           bool_or(entry.created_at <> chunk.created_at) AS other_time,
+           count(*) FILTER (WHERE wallet.user_id IS NOT NULL) AS on_wallets,
            bool_or(wallet.user_id IS NOT NULL AND wallet.user_id IS DISTINCT FROM
                    CASE entry.entry_type WHEN 'debit' THEN chunk.from_user_id
                                          ELSE chunk.to_user_id END) AS stranger
@@ -81,21 +83,27 @@ WITH chunk AS (
      GROUP BY chunk.id
 )
 SELECT chunk.id, books.entries, books.debits, books.credits, chunk.amount + chunk.fee,
-       books.foreign_currency, books.stranger,
-       chunk.amount > 0 AND chunk.amount < 1e13 AND chunk.refunded_amount <= chunk.amount
+       books.foreign_currency,
+       books.stranger OR books.on_wallets <> num_nonnulls(from_user_id, to_user_id),
+       books.other_time OR chunk.type <> 'withdrawal' AND completed_at <> created_at,
+       chunk.amount > 0 AND chunk.amount < 1e13 AND refunded_amount BETWEEN 0 AND chunk.amount
+       AND refunded_amount = (SELECT coalesce(sum(refund.amount), 0)
+                                FROM transactions_transaction refund
+                               WHERE refund.parent_id = chunk.id AND refund.type = 'refund')
   FROM chunk JOIN books USING (id) ORDER BY chunk.id
 """
 
 _WALLETS = """
-SELECT id, balance, held, entry_count, currency FROM wallet_wallet
- WHERE id > %(after)s ORDER BY id LIMIT %(chunk)s
+SELECT id, balance, held, entry_count, currency, last_entry_at FROM wallet_wallet
+ WHERE %(after)s::uuid IS NULL OR id > %(after)s ORDER BY id LIMIT %(chunk)s
 """
 
 _ENTRIES = """
 SELECT entry.sequence, entry.entry_type, entry.amount, entry.balance_after,
        entry.currency, entry.created_at
   FROM transactions_transactionledger entry
- WHERE entry.wallet_id = %(wallet)s AND entry.sequence > %(after)s
+ WHERE entry.wallet_id = %(wallet)s
+   AND (%(after)s::bigint IS NULL OR entry.sequence > %(after)s)
  ORDER BY entry.sequence LIMIT %(chunk)s
 """
 
@@ -103,7 +111,8 @@ _ORPHANS = """
 SELECT entry.id FROM transactions_transactionledger entry
  WHERE NOT EXISTS (SELECT 1 FROM transactions_transaction t WHERE t.id = entry.transaction_id)
     OR entry.wallet_id IS NOT NULL
-   AND NOT EXISTS (SELECT 1 FROM wallet_wallet w WHERE w.id = entry.wallet_id)
+   AND (entry.sequence IS NULL
+        OR NOT EXISTS (SELECT 1 FROM wallet_wallet w WHERE w.id = entry.wallet_id))
  LIMIT 100
 """
 
@@ -127,7 +136,7 @@ def verify() -> Iterator[Step]:
         yield from _transactions()
         yield from _wallets()
         orphans = [
-            Breach(2, f"entry {row[0]}", "its transaction or its wallet is gone")
+            Breach(2, f"entry {row[0]}", "its transaction, its wallet or its number is gone")
             for row in _query(_ORPHANS)
         ]
         yield Step(0, orphans)
@@ -144,13 +153,28 @@ def _missing_guards() -> Iterator[Breach]:
         if name not in on:
             yield Breach(invariant, f"trigger {name}", "missing or disabled")
     valid = {row[0] for row in _query("SELECT conname FROM pg_constraint WHERE convalidated")}
-    for name, invariant in CONSTRAINTS.items():
-        if name not in valid:
-            yield Breach(invariant, f"constraint {name}", "missing or not validated")
+    for model in GUARDED_MODELS:
+        for constraint in model._meta.constraints:
+            if constraint.name not in valid:
+                yield Breach(4, f"constraint {constraint.name}", "missing or not validated")
+    yield from _excessive_rights()
+
+
+def _excessive_rights() -> Iterator[Breach]:
+    """The serving role must not be able to do what the triggers are there to refuse."""
+    role = roles.serving_role()
+    if role is None:
+        return
+    if _query("SELECT 1 FROM pg_roles WHERE rolname = %(role)s AND rolsuper", role=role):
+        yield Breach(2, f"role {role}", "is a superuser")
+    rights = "SELECT has_table_privilege(%(role)s, %(table)s, 'UPDATE, DELETE, TRUNCATE, TRIGGER')"
+    for table in sorted(roles.APPEND_ONLY):
+        if _query(rights, role=role, table=table)[0][0]:
+            yield Breach(2, f"role {role}", f"may rewrite {table}")
 
 
 def _transactions() -> Iterator[Step]:
-    after = _FIRST
+    after: UUID | None = None
     while rows := _query(_TRANSACTIONS, after=after, chunk=CHUNK):
         yield Step(len(rows), [breach for row in rows for breach in _check_transaction(*row)])
         after = rows[-1][0]
@@ -164,6 +188,7 @@ def _check_transaction(
     moved: Any,
     foreign_currency: bool | None,
     stranger: bool | None,
+    other_time: bool | None,
     amounts_fit: bool,
 ) -> Iterator[Breach]:
     subject = f"transaction {pk}"
@@ -174,13 +199,15 @@ def _check_transaction(
     if foreign_currency:
         yield Breach(6, subject, "an entry has another currency")
     if stranger:
-        yield Breach(2, subject, "an entry is on the wallet of somebody who is not a party to it")
+        yield Breach(2, subject, "its entries are not on its parties' wallets")
+    if other_time:
+        yield Breach(2, subject, "its times and those of its entries differ")
     if not amounts_fit:
-        yield Breach(4, subject, "its amount or its refunds are out of bounds")
+        yield Breach(4, subject, "its amount or its refunds are wrong")
 
 
 def _wallets() -> Iterator[Step]:
-    after = _FIRST
+    after: UUID | None = None
     while rows := _query(_WALLETS, after=after, chunk=CHUNK):
         for row in rows:
             yield from _check_wallet(*row)
@@ -188,12 +215,12 @@ def _wallets() -> Iterator[Step]:
 
 
 def _check_wallet(
-    pk: UUID, balance: Any, held: Any, entry_count: int, currency: str
+    pk: UUID, balance: Any, held: Any, entry_count: int, currency: str, last_entry_at: Any
 ) -> Iterator[Step]:
     """Walk the wallet's entries in order, carrying number and balance along."""
     subject = f"wallet {pk}"
-    number, running, moment = 0, 0, None
-    while rows := _query(_ENTRIES, wallet=pk, after=number, chunk=CHUNK):
+    after, number, running, moment = None, 0, 0, None
+    while rows := _query(_ENTRIES, wallet=pk, after=after, chunk=CHUNK):
         breaches = []
         for sequence, entry_type, amount, balance_after, entry_currency, at in rows:
             entry = f"{subject}, entry {sequence}"
@@ -209,8 +236,10 @@ def _check_wallet(
             if moment is not None and at < moment:
                 breaches.append(Breach(3, entry, "is older than the entry before it"))
             # From here on, so that one forged line is named once.
-            number, running, moment = sequence, balance_after, at
+            after, number, running, moment = sequence, sequence, balance_after, at
         yield Step(len(rows), breaches)
+    if last_entry_at != moment:
+        yield Step(0, [Breach(3, subject, f"dated {last_entry_at}, its newest entry {moment}")])
     yield Step(1, list(_check_totals(subject, balance, held, entry_count, number, running)))
 
 
@@ -221,7 +250,7 @@ def _check_totals(
         yield Breach(3, subject, f"balance {balance}, its newest entry says {running}")
     if entry_count != number:
         yield Breach(3, subject, f"counts {entry_count} entries, its newest is number {number}")
-    if not (balance >= 0 and held == 0):
+    if not balance.is_finite() or balance < 0 or held != 0:
         yield Breach(4, subject, f"balance {balance}, held {held} without a hold")
 
 

@@ -31,7 +31,7 @@ class WalletAdmin(HistoryAdmin):
     list_filter = [("status", ChoicesDropdownFilter), ("created_at", CreatedFilter)]
     search_help_text = "Beginning of the owner's email, name or phone number; or an id"
     fieldsets = [
-        (None, {"fields": ["id", "owner", "currency", "state", "created_at"]}),
+        (None, {"fields": ["id", "owner", "currency", "status", "created_at"]}),
         ("Money", {"fields": ["in_wallet", "on_hold", "to_spend"]}),
         ("History", {"fields": ["entry_count", "last_entry_at", "entries"]}),
     ]

@@ -209,13 +209,19 @@ class TestIdempotency:
         assert code_of(response) == (503, "service_unavailable")
         intent = PaymentIntent.objects.get()
         assert intent.gateway_reference is None
-        assert code_of(create(alice, key="k")) == (409, "idempotency_in_progress")
-        monkeypatch.setattr(idempotency, "LEASE", timedelta(0))
-        resumed = create(alice, key="k")
+        resumed = create(alice, key="k")  # as the 503 said: nobody is busy with it
         assert resumed.status_code == 201
         assert resumed.json()["id"] == str(intent.pk)
         assert keys == [f"payment_intent:{intent.pk}"]
         assert PaymentIntent.objects.count() == 1
+
+    def test_given_a_crash_while_the_gateway_was_asked_when_retried_soon_then_409(
+        self, alice, monkeypatch
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(idempotency.IdempotentCall, "complete", lambda *_: 1 / 0)
+            create_quietly(alice)
+        assert code_of(create(alice, key="k")) == (409, "idempotency_in_progress")
 
     def test_given_a_crash_after_the_gateway_answered_when_retried_then_one_reference(
         self, alice, monkeypatch

@@ -88,6 +88,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='transaction',
+            constraint=models.CheckConstraint(condition=models.Q(('completed_at__isnull', True), ('completed_at__gte', models.F('created_at')), _connector='OR'), name='transactions_transaction_completes_after_it_began'),
+        ),
+        migrations.AddConstraint(
+            model_name='transaction',
             constraint=models.CheckConstraint(condition=models.Q(('type', 'withdrawal'), ('completed_at', models.F('created_at')), _connector='OR'), name='transactions_transaction_settles_at_once'),
         ),
         migrations.AddConstraint(

@@ -66,7 +66,9 @@ DROP FUNCTION transactions_transaction_guard();
 """
 
 # `posted_in` is the database transaction that made the row. Entries may join it only there, so the
-# books of a transaction are closed when it commits, and one check at commit is enough.
+# books of a transaction are closed when it commits. The check runs for the transaction, which must
+# have entries, and for each entry: SET CONSTRAINTS can call for a check early, and what joins after
+# that must be checked as well.
 BALANCED = """
 ALTER TABLE transactions_transaction
     ADD COLUMN posted_in xid8 NOT NULL DEFAULT pg_current_xact_id();
@@ -75,46 +77,83 @@ CREATE FUNCTION transactions_transaction_stamp() RETURNS trigger
 LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 BEGIN
     NEW.posted_in := pg_current_xact_id();
+    IF NEW.status = 'failed' OR NEW.refunded_amount <> 0 THEN
+        RAISE EXCEPTION 'transaction %: none begins failed or refunded', NEW.id
+            USING ERRCODE = '23514', CONSTRAINT = 'transactions_transaction_begins_whole';
+    END IF;
     RETURN NEW;
 END $$;
 
 CREATE TRIGGER transactions_transaction_stamp BEFORE INSERT ON transactions_transaction
     FOR EACH ROW EXECUTE FUNCTION transactions_transaction_stamp();
 
-CREATE FUNCTION transactions_transaction_balances() RETURNS trigger
+CREATE FUNCTION transactions_require_balance(checked uuid) RETURNS void
 LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 DECLARE
+    posted record;
     entries bigint;
     debits numeric;
     credits numeric;
 BEGIN
+    SELECT amount + fee AS moves, created_at INTO posted
+      FROM transactions_transaction WHERE id = checked;
     SELECT count(*),
            coalesce(sum(amount) FILTER (WHERE entry_type = 'debit'), 0),
            coalesce(sum(amount) FILTER (WHERE entry_type = 'credit'), 0)
       INTO entries, debits, credits
       FROM transactions_transactionledger
-     WHERE transaction_id = NEW.id;
+     WHERE transaction_id = checked;
     IF entries < 2 OR debits <> credits THEN
         RAISE EXCEPTION 'transaction %: % entries, debits % and credits % do not balance',
-            NEW.id, entries, debits, credits
+            checked, entries, debits, credits
             USING ERRCODE = '23514', CONSTRAINT = 'transactions_transaction_balances';
     END IF;
-    IF debits <> NEW.amount + NEW.fee THEN
+    IF debits IS DISTINCT FROM posted.moves THEN
         RAISE EXCEPTION 'transaction %: entries move %, the transaction says %',
-            NEW.id, debits, NEW.amount + NEW.fee
+            checked, debits, posted.moves
             USING ERRCODE = '23514', CONSTRAINT = 'transactions_transaction_says_what_it_moves';
     END IF;
+    -- A moment ahead of the clock can only be that of a wallet's previous entry: clocks step back.
+    IF posted.created_at > clock_timestamp() AND NOT EXISTS (
+        SELECT 1
+          FROM transactions_transactionledger entry
+          JOIN transactions_transactionledger earlier
+            ON earlier.wallet_id = entry.wallet_id AND earlier.sequence = entry.sequence - 1
+         WHERE entry.transaction_id = checked AND earlier.created_at = posted.created_at
+    ) THEN
+        RAISE EXCEPTION 'transaction %: % has not come yet', checked, posted.created_at
+            USING ERRCODE = '23514', CONSTRAINT = 'transactions_transaction_not_from_the_future';
+    END IF;
+END $$;
+
+CREATE FUNCTION transactions_transaction_balances() RETURNS trigger
+LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    PERFORM transactions_require_balance(NEW.id);
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION transactions_ledger_balances() RETURNS trigger
+LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    PERFORM transactions_require_balance(NEW.transaction_id);
     RETURN NULL;
 END $$;
 
 CREATE CONSTRAINT TRIGGER transactions_transaction_balances
     AFTER INSERT ON transactions_transaction DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW EXECUTE FUNCTION transactions_transaction_balances();
+CREATE CONSTRAINT TRIGGER transactions_ledger_balances
+    AFTER INSERT ON transactions_transactionledger DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION transactions_ledger_balances();
 """
 
 NOT_BALANCED = """
+DROP TRIGGER transactions_ledger_balances ON transactions_transactionledger;
 DROP TRIGGER transactions_transaction_balances ON transactions_transaction;
+DROP FUNCTION transactions_ledger_balances();
 DROP FUNCTION transactions_transaction_balances();
+DROP FUNCTION transactions_require_balance(uuid);
 DROP TRIGGER transactions_transaction_stamp ON transactions_transaction;
 DROP FUNCTION transactions_transaction_stamp();
 ALTER TABLE transactions_transaction DROP COLUMN posted_in;
@@ -126,12 +165,13 @@ CREATE FUNCTION transactions_ledger_entry_fits() RETURNS trigger
 LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 DECLARE
     posted record;
-    wallet_currency text;
+    holder record;
     balance_before numeric := 0;
     time_before timestamptz;
     change numeric;
+    party uuid;
 BEGIN
-    SELECT currency, created_at, posted_in INTO posted
+    SELECT currency, created_at, posted_in, from_user_id, to_user_id INTO posted
       FROM transactions_transaction WHERE id = NEW.transaction_id;
     IF posted.posted_in IS DISTINCT FROM pg_current_xact_id() THEN
         RAISE EXCEPTION 'transaction %: its books are closed', NEW.transaction_id
@@ -145,10 +185,16 @@ BEGIN
     IF NEW.wallet_id IS NULL THEN
         RETURN NEW;
     END IF;
-    SELECT currency INTO wallet_currency FROM wallet_wallet WHERE id = NEW.wallet_id;
-    IF NEW.currency IS DISTINCT FROM wallet_currency THEN
-        RAISE EXCEPTION 'wallet %: holds %, not %', NEW.wallet_id, wallet_currency, NEW.currency
+    SELECT currency, user_id INTO holder FROM wallet_wallet WHERE id = NEW.wallet_id;
+    IF NEW.currency IS DISTINCT FROM holder.currency THEN
+        RAISE EXCEPTION 'wallet %: holds %, not %', NEW.wallet_id, holder.currency, NEW.currency
             USING ERRCODE = '23514', CONSTRAINT = 'transactions_ledger_currency_is_the_wallets';
+    END IF;
+    party := CASE NEW.entry_type WHEN 'debit' THEN posted.from_user_id ELSE posted.to_user_id END;
+    IF party IS DISTINCT FROM holder.user_id THEN
+        RAISE EXCEPTION 'wallet %: its owner is not that side of transaction %',
+            NEW.wallet_id, NEW.transaction_id
+            USING ERRCODE = '23514', CONSTRAINT = 'transactions_ledger_wallet_is_the_partys';
     END IF;
     IF NEW.sequence <> 1 THEN
         SELECT balance_after, created_at INTO balance_before, time_before

@@ -120,6 +120,10 @@ class Transaction(models.Model):
                 | Q(status__in=["pending", "failed"], completed_at__isnull=True),
             ),
             models.CheckConstraint(
+                name="transactions_transaction_completes_after_it_began",
+                condition=Q(completed_at__isnull=True) | Q(completed_at__gte=F("created_at")),
+            ),
+            models.CheckConstraint(
                 name="transactions_transaction_settles_at_once",
                 condition=Q(type="withdrawal") | Q(completed_at=F("created_at")),
             ),

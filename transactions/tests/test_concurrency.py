@@ -4,13 +4,15 @@ import random
 from decimal import Decimal
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from fintech_core.idempotency import Answer
 from transactions.models import Transaction, TransactionLedger
 from transactions.services import TransactionService
 from transactions.tests.helpers import at_once, balance, breaches, person, send
 from wallet.models import Wallet
+from wallet.services import lock_wallets
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -120,3 +122,13 @@ def test_given_a_deadlock_when_postgresql_sacrifices_us_then_the_transfer_is_rep
     assert isinstance(outcome, Answer), outcome
     assert outcome.status == 201
     assert breaches() == []
+
+
+def test_given_two_wallets_when_locking_them_then_in_id_order_whoever_asks():
+    """Retries would hide a wrong order: the deadlocks would only cost time."""
+    first, second = sorted([person().wallet.pk, person().wallet.pk])
+    for asked in ((first, second), (second, first)):
+        with CaptureQueriesContext(connection) as queries, transaction.atomic():
+            assert list(lock_wallets(*asked)) == [first, second]
+        (locking,) = [query["sql"] for query in queries if "SELECT" in query["sql"]]
+        assert locking.endswith('ORDER BY "wallet_wallet"."id" ASC FOR NO KEY UPDATE')

@@ -11,7 +11,16 @@ from fintech_core.idempotency import IdempotencyInProgress, read_key
 from fintech_core.models import IdempotencyRecord
 from transactions import posting
 from transactions.models import Transaction
-from transactions.tests.helpers import at_once, balance, breaches, client_of, fund, person, send
+from transactions.tests.helpers import (
+    at_once,
+    balance,
+    breaches,
+    client_of,
+    fund,
+    person,
+    refused_by,
+    send,
+)
 from transactions.tests.test_transfer import URL, post, refusal
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -183,6 +192,31 @@ def test_given_a_twin_that_takes_long_when_sending_then_409_in_progress():
     _, outcome = at_once(hold_the_record, retry)
     assert isinstance(outcome, IdempotencyInProgress)
     assert outcome.status == 409
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "key = 'moved'",
+        "operation = 'x'",
+        "fingerprint = 'x'",
+        "response_body = '{}'",
+        "response_status = NULL, response_body = NULL",
+        "user_id = gen_random_uuid()",
+    ],
+)
+def test_given_an_answered_key_when_rewriting_it_then_refused(change):
+    alice, bob = person("10.00"), person()
+    send(alice, bob, "1.00", key="k")
+    with refused_by("fintech_core_idempotency_is_frozen"), connection.cursor() as cursor:
+        cursor.execute(f"UPDATE fintech_core_idempotencyrecord SET {change} WHERE key = 'k'")
+
+
+def test_given_an_answered_key_when_the_owner_deletes_it_then_refused(owner):
+    send(person("10.00"), person(), "1.00", key="k")
+    for statement in ("DELETE FROM", "TRUNCATE"):
+        with pytest.raises(Exception, match="kept for ever"):
+            owner.execute(f"{statement} fintech_core_idempotencyrecord")
 
 
 def test_given_two_operations_when_using_one_key_then_they_do_not_meet():

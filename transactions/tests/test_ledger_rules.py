@@ -20,6 +20,7 @@ INSERT INTO transactions_transaction
 VALUES (%(id)s, %(id)s::text::varchar(32), 'deposit', 'completed', %(amount)s, 'USD', 0, 0,
         %(user)s, '', '{}', now(), now())
 """
+NIL = "00000000-0000-0000-0000-000000000000"
 INSERT_ENTRY = """
 INSERT INTO transactions_transactionledger
     (id, transaction_id, account, wallet_id, sequence, entry_type, amount, currency,
@@ -48,24 +49,32 @@ class Forgery:
         run(INSERT_TRANSACTION, id=self.id, amount=self.amount, user=self.user)
 
     def outside(self, **changes: object) -> None:
-        self._entry(
-            account="gateway_clearing",
-            wallet=None,
-            sequence=None,
-            balance_after=None,
-            entry_type="debit",
-            **changes,
-        )
+        run(INSERT_ENTRY, **{**self.facts_outside(), **changes})
 
     def inside(self, **changes: object) -> None:
-        facts = {
+        run(INSERT_ENTRY, **{**self.facts_inside(), **changes})
+
+    def facts_outside(self) -> dict[str, object]:
+        return {
+            "id": self.id,
+            "account": "gateway_clearing",
+            "wallet": None,
+            "sequence": None,
+            "balance_after": None,
+            "entry_type": "debit",
+            "amount": self.amount,
+            "currency": "USD",
+        }
+
+    def facts_inside(self) -> dict[str, object]:
+        return {
+            **self.facts_outside(),
             "account": "wallet",
             "wallet": self.wallet,
             "sequence": self.sequence,
             "balance_after": self.balance_after,
             "entry_type": "credit",
         }
-        self._entry(**{**facts, **changes})
 
     def balance(self) -> None:
         run(
@@ -75,9 +84,6 @@ class Forgery:
             n=self.sequence,
             w=self.wallet,
         )
-
-    def _entry(self, **facts: object) -> None:
-        run(INSERT_ENTRY, **{"id": self.id, "amount": self.amount, "currency": "USD", **facts})
 
 
 @pytest.mark.django_db(transaction=True)
@@ -125,6 +131,60 @@ class TestBalanced:
         forgery.id = Transaction.objects.get(to_user=alice).pk
         with refused_by("transactions_ledger_books_are_closed"), transaction.atomic():
             forgery.outside()
+
+    def test_given_the_check_called_early_when_more_entries_join_then_refused(self):
+        alice = person("10.00")
+        forgery = Forgery(alice, "1000000.00")
+        with refused_by("transactions_transaction_balances"), transaction.atomic():
+            run(INSERT_TRANSACTION, id=forgery.id, amount="1.00", user=alice.pk)
+            forgery.outside(amount="1.00")
+            forgery.outside(amount="1.00", entry_type="credit")
+            run("SET CONSTRAINTS ALL IMMEDIATE")
+            run("SET CONSTRAINTS ALL DEFERRED")
+            forgery.inside()
+            forgery.balance()
+        assert balance(alice) == Decimal("10.00")
+
+    def test_given_a_moment_that_has_not_come_when_committing_then_refused(self):
+        forgery = Forgery(person())
+        moment = "now() + interval '1 day'"
+        with refused_by("transactions_transaction_not_from_the_future"), transaction.atomic():
+            run(
+                INSERT_TRANSACTION.replace("now()", moment),
+                id=forgery.id,
+                amount="5",
+                user=forgery.user,
+            )
+            run(INSERT_ENTRY.replace("now()", moment), **forgery.facts_inside())
+            run(INSERT_ENTRY.replace("now()", moment), **forgery.facts_outside())
+            run(
+                "UPDATE wallet_wallet SET balance = 5, entry_count = 1, "
+                f"last_entry_at = {moment} WHERE id = %(wallet)s",
+                wallet=forgery.wallet,
+            )
+
+    def test_given_somebody_elses_wallet_when_inserting_an_entry_then_refused(self):
+        forgery, bob = Forgery(person("10.00")), person()
+        with refused_by("transactions_ledger_wallet_is_the_partys"), transaction.atomic():
+            forgery.transaction()
+            forgery.inside(wallet=bob.wallet.pk, sequence=1, balance_after="5.00")
+
+    @pytest.mark.parametrize(
+        "change",
+        ["status = 'failed', type = 'withdrawal', completed_at = NULL", "refunded_amount = 1"],
+    )
+    def test_given_a_transaction_that_begins_failed_or_refunded_when_inserting_then_refused(
+        self, change
+    ):
+        person("5.00")
+        run("CREATE TEMPORARY TABLE forged AS SELECT * FROM transactions_transaction")
+        run(
+            "UPDATE forged SET id = gen_random_uuid(), reference_id = 'x', effect_key = 'x', "
+            + change
+        )
+        with refused_by("transactions_transaction_begins_whole"):
+            run("INSERT INTO transactions_transaction SELECT * FROM forged")
+        run("DROP TABLE forged")
 
     def test_given_a_stamp_of_another_when_inserting_then_it_is_overwritten(self):
         forgery = Forgery(person())
@@ -368,6 +428,12 @@ class TestVerifyLedger:
             ("UPDATE transactions_transactionledger SET currency = 'EUR' WHERE sequence = 2", 6),
             ("DELETE FROM transactions_transaction WHERE type = 'transfer'", 2),
             ("UPDATE transactions_transaction SET to_user_id = NULL WHERE type = 'transfer'", 2),
+            ("UPDATE transactions_transactionledger SET sequence = 0 WHERE sequence = 1", 3),
+            ("UPDATE wallet_wallet SET last_entry_at = NULL", 3),
+            ("UPDATE transactions_transactionledger SET created_at = now()", 2),
+            ("UPDATE transactions_transaction SET refunded_amount = 1 WHERE amount = 40", 4),
+            (f"UPDATE transactions_transaction SET from_user_id = '{NIL}' WHERE amount = 100", 2),
+            (f"UPDATE transactions_transaction SET id = '{NIL}' WHERE amount = 40", 1),
         ],
     )
     def test_given_a_superuser_who_tampers_when_verifying_then_it_is_named(

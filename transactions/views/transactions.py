@@ -99,7 +99,9 @@ class TransactionViewSet(GenericViewSet[Any]):
         return self._page(lambda entries: [entry.transaction for entry in entries])
 
     @extend_schema(
+        operation_id="transactions_history_list",
         summary="Read your statement lines",
+        filters=True,
         responses={200: TransactionHistorySerializer(many=True), **problems(400, 401)},
     )
     @action(detail=False, serializer_class=TransactionHistorySerializer)
@@ -109,6 +111,7 @@ class TransactionViewSet(GenericViewSet[Any]):
     @extend_schema(
         operation_id="ledger_list",
         summary="List your ledger entries",
+        filters=True,
         responses={200: LedgerEntrySerializer(many=True), **problems(400, 401)},
     )
     @action(detail=False, serializer_class=LedgerEntrySerializer, url_path="ledger")
@@ -125,7 +128,7 @@ class TransactionViewSet(GenericViewSet[Any]):
     @extend_schema(
         operation_id="transactions_ledger_list",
         summary="List a transaction's ledger entries",
-        responses={200: LedgerEntrySerializer(many=True), **problems(401, 404)},
+        responses={200: LedgerEntrySerializer(many=True), **problems(400, 401, 404)},
         filters=False,
     )
     @action(

@@ -12,11 +12,12 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.contrib.auth.models import Permission
+from django.contrib.auth.models import Group, Permission
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
+from fintech_core import operations
 from fintech_core.idempotency import IdempotentCall
 from payments.models import PaymentIntent, WebhookEvent
 from payments.services import PaymentService
@@ -114,6 +115,7 @@ def _reviewer() -> User:
     reviewer.user_permissions.add(
         *Permission.objects.filter(content_type__app_label="users", codename="review_kyc")
     )
+    reviewer.groups.add(*Group.objects.filter(name=operations.GROUP))
     return User.objects.get(pk=reviewer.pk)
 
 
