@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from itertools import islice
 from typing import Any, ClassVar
 
 import structlog
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_SECONDS_UNAVAILABLE = 5
+# A validation problem stays small, whatever was sent: texts may quote the input.
+ERRORS_SHOWN = 50
+DETAIL_LENGTH = 300
 
 
 class DomainError(Exception):
@@ -178,7 +182,7 @@ def _of_refusal(exc: DomainError) -> Problem:
 
 def _of_api_exception(exc: drf.APIException) -> Problem:
     if isinstance(exc, drf.ValidationError):
-        errors = list(_flatten(exc.detail))
+        errors = list(islice(_flatten(exc.detail), ERRORS_SHOWN))
         return Problem(
             400, "validation_error", TITLES["validation_error"], _summary(errors), errors=errors
         )
@@ -223,7 +227,7 @@ def _flatten(detail: Any, path: str = "") -> Any:
             yield from _flatten(inner, f"{path}[{position}]" if nested else path)
     else:
         code = getattr(detail, "code", "invalid") or "invalid"
-        yield {"field": path, "code": str(code), "detail": str(detail)}
+        yield {"field": path, "code": str(code), "detail": str(detail)[:DETAIL_LENGTH]}
 
 
 def problem_handler(exc: Exception, context: dict[str, Any]) -> Response:

@@ -16,6 +16,7 @@ logger = logging.getLogger("fintech_core.request")
 
 Handler = Callable[[HttpRequest], HttpResponse]
 
+PATH_SHOWN = 200
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
@@ -51,7 +52,7 @@ class RequestLogMiddleware:
             extra={
                 "method": request.method,
                 "route": match.route if match else None,
-                "path": request.path,
+                "path": request.path[:PATH_SHOWN],
                 "status": response.status_code,
                 "duration_ms": round((time.perf_counter() - started) * 1000, 2),
                 "user_id": getattr(request, "caller_id", None),

@@ -5,8 +5,11 @@ While Redis is away, limits on money calls are open (money still moves), and lim
 """
 
 import hashlib
+import ipaddress
 import logging
+import re
 import time
+import unicodedata
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -32,10 +35,32 @@ def client_ip(request: HttpRequest) -> str:
     hops = settings.TRUSTED_PROXY_COUNT
     if hops == 0:
         return remote
-    forwarded = [
-        part.strip() for part in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if part
-    ]
-    return forwarded[-hops] if len(forwarded) >= hops else remote
+    forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
+    given = _address(forwarded[-hops].strip()) if len(forwarded) >= hops else None
+    return given or remote
+
+
+def _address(text: str) -> str | None:
+    """The address in an `X-Forwarded-For` entry, which may carry a port; None if there is none."""
+    bracketed = re.fullmatch(r"\[(.+)\](:\d+)?", text)
+    bare = bracketed[1] if bracketed else text.rsplit(":", 1)[0] if text.count(":") == 1 else text
+    try:
+        return str(ipaddress.ip_address(bare))
+    except ValueError:
+        return None
+
+
+def address_key(request: HttpRequest) -> str:
+    """What is counted for an address. One customer holds a whole /64 of IPv6, so that is one."""
+    address = client_ip(request)
+    if ":" in address:
+        return f"ip:{ipaddress.ip_network(f'{address}/64', strict=False)}"
+    return f"ip:{address}"
+
+
+def account_key(email: str) -> str:
+    """What is counted for an account, however its email is spelt: as sign-in compares it."""
+    return f"account:{unicodedata.normalize('NFKC', email).strip().lower()}"
 
 
 def seconds_to_wait(
@@ -116,7 +141,7 @@ class RegisterRateLimit(RateLimit):
     scope, setting, guard_without_redis = "register", "RATE_LIMIT_REGISTER", True
 
     def values(self, request: Request) -> list[str]:
-        return [f"ip:{client_ip(request._request)}"]
+        return [address_key(request._request)]
 
 
 class LoginRateLimit(RateLimit):
@@ -125,11 +150,9 @@ class LoginRateLimit(RateLimit):
     scope, setting, guard_without_redis = "login", "RATE_LIMIT_LOGIN", True
 
     def values(self, request: Request) -> list[str]:
-        by_address = f"ip:{client_ip(request._request)}"
+        by_address = address_key(request._request)
         email = request.data.get("email") if isinstance(request.data, dict) else None
-        if not isinstance(email, str):
-            return [by_address]
-        return [by_address, f"account:{email.strip().lower()}"]
+        return [by_address, account_key(email)] if isinstance(email, str) else [by_address]
 
 
 class TransferRateLimit(RateLimit):

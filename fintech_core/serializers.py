@@ -6,6 +6,10 @@ from typing import Any
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
+# An answer must not grow with what was sent.
+UNKNOWN_NAMED = 20
+NAME_SHOWN = 64
+
 
 class StrictSerializer(serializers.Serializer[Any]):
     """Refuses members it does not know.
@@ -18,8 +22,9 @@ class StrictSerializer(serializers.Serializer[Any]):
         if isinstance(data, Mapping):
             unknown = [str(name) for name in data if name not in self._writable_names()]
             if unknown:
+                named = sorted(unknown)[:UNKNOWN_NAMED]
                 raise serializers.ValidationError(
-                    {name: [_unknown_field()] for name in sorted(unknown)}
+                    {name[:NAME_SHOWN]: [_unknown_field()] for name in named}
                 )
         return super().to_internal_value(data)
 

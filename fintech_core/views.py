@@ -17,6 +17,8 @@ from fintech_core.exceptions import TITLES, DomainError
 logger = logging.getLogger(__name__)
 
 _LOOPBACK = {"127.0.0.1", "::1"}
+# What proxies add, each its own choice of them.
+_FORWARDED = ("HTTP_X_FORWARDED", "HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
 
 
 def _check_database() -> None:
@@ -81,7 +83,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
 def _is_local(request: HttpRequest) -> bool:
     """A forwarded request came through a proxy, which itself may be on this machine."""
-    forwarded = "HTTP_X_FORWARDED_FOR" in request.META or "HTTP_FORWARDED" in request.META
+    forwarded = any(name.startswith(_FORWARDED) for name in request.META)
     return request.META.get("REMOTE_ADDR") in _LOOPBACK and not forwarded
 
 

@@ -2,7 +2,7 @@
 
 from rest_framework.request import Request
 
-from fintech_core.ratelimit import RateLimit, client_ip
+from fintech_core.ratelimit import RateLimit, address_key
 
 
 class PasswordRateLimit(RateLimit):
@@ -11,4 +11,4 @@ class PasswordRateLimit(RateLimit):
     scope, setting, guard_without_redis = "password", "RATE_LIMIT_LOGIN", True
 
     def values(self, request: Request) -> list[str]:
-        return [*super().values(request), f"ip:{client_ip(request._request)}"]
+        return [*super().values(request), address_key(request._request)]

@@ -8,7 +8,7 @@ from django.test import Client, RequestFactory
 
 from fintech_core import views
 from fintech_core.exceptions import TITLES
-from fintech_core.ratelimit import client_ip
+from fintech_core.ratelimit import account_key, address_key, client_ip
 from transactions.tests.helpers import at_once, client_of, person
 
 pytestmark = pytest.mark.django_db
@@ -93,6 +93,9 @@ class TestMetrics:
             {"REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_FOR": "203.0.113.9"},
             {"REMOTE_ADDR": "127.0.0.1", "HTTP_FORWARDED": "for=203.0.113.9"},
             {"REMOTE_ADDR": "203.0.113.9", "HTTP_X_FORWARDED_FOR": "127.0.0.1"},
+            {"REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_PROTO": "https"},
+            {"REMOTE_ADDR": "127.0.0.1", "HTTP_X_REAL_IP": "203.0.113.9"},
+            {"REMOTE_ADDR": "127.0.0.1", "HTTP_VIA": "1.1 proxy"},
             {"REMOTE_ADDR": "203.0.113.9", "HTTP_AUTHORIZATION": "Bearer wrong"},
             {"REMOTE_ADDR": "203.0.113.9", "HTTP_AUTHORIZATION": "Bearer "},
         ],
@@ -119,6 +122,10 @@ class TestClientAddress:
             (2, "6.6.6.6, 1.1.1.1, 2.2.2.2", "1.1.1.1"),
             (2, "1.1.1.1", "10.0.0.1"),
             (1, "", "10.0.0.1"),
+            (1, "1.1.1.1:8443", "1.1.1.1"),
+            (1, "[2001:db8::1]:8443", "2001:db8::1"),
+            (1, "2001:DB8::1", "2001:db8::1"),
+            (1, "nonsense", "10.0.0.1"),
         ],
     )
     def test_given_proxies_when_asking_for_the_address_then_only_theirs_are_believed(
@@ -127,6 +134,18 @@ class TestClientAddress:
         settings.TRUSTED_PROXY_COUNT = hops
         request = RequestFactory().get("/", REMOTE_ADDR="10.0.0.1", HTTP_X_FORWARDED_FOR=forwarded)
         assert client_ip(request) == expected
+
+    def test_given_one_customers_ipv6_addresses_when_counting_then_they_are_one(self, settings):
+        settings.TRUSTED_PROXY_COUNT = 1
+        keys = {
+            address_key(RequestFactory().get("/", HTTP_X_FORWARDED_FOR=f"2001:db8:0:1::{n:x}"))
+            for n in range(1, 9)
+        }
+        assert keys == {"ip:2001:db8:0:1::/64"}
+
+    def test_given_one_account_in_many_spellings_when_counting_then_it_is_one(self):
+        spellings = ["admin@example.com", " ADMIN@Example.com ", "\uff41dmin@example.com"]
+        assert {account_key(spelling) for spelling in spellings} == {"account:admin@example.com"}
 
     @pytest.mark.parametrize(
         "forwarded", ["nonsense", "1.1.1.1:80", "<script>", "::1%eth0", "٣.1.1.1"]
@@ -168,3 +187,22 @@ def test_given_the_switch_is_off_when_hurrying_then_there_is_no_limit(settings):
         for _ in range(12)
     }
     assert codes == {401}
+
+
+def test_given_a_huge_body_of_unknown_fields_when_refusing_then_the_answer_stays_small():
+    body = {f"field{number}": 1 for number in range(50_000)} | {"x" * 10_000: 1}
+    response = Client().post("/api/v1/auth/verify/", body, content_type="application/json")
+    assert response.status_code == 400
+    assert len(response.content) < 10_000
+
+
+def test_given_a_body_over_the_limit_when_refusing_then_an_allowed_origin_may_read_it(settings):
+    settings.CORS_ALLOWED_ORIGINS = ["https://app.example.com"]
+    response = Client().post(
+        "/api/v1/auth/login/",
+        "x" * (settings.BODY_LIMIT + 1),
+        content_type="application/json",
+        headers={"Origin": "https://app.example.com"},
+    )
+    assert response.status_code == 413
+    assert response["Access-Control-Allow-Origin"] == "https://app.example.com"

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import structlog
+from django.test import RequestFactory
 
 from fintech_core.logs import logging_config, scrub
 
@@ -67,6 +68,15 @@ def test_given_a_secret_in_the_text_when_logging_then_it_is_gone(line, secret):
 )  # fmt: skip
 def test_given_a_field_with_a_telling_name_when_logging_then_its_value_is_gone(line, name):
     assert line("event", **{name: "value-to-hide"})[name] == "[removed]"
+
+
+def test_given_djangos_own_record_of_a_request_when_logging_then_no_query_string(line):
+    request = RequestFactory().get("/api/v1/users/?search=Brixton+Road")
+    assert "Brixton" not in json.dumps(line("Not Found: %s", request.path, request=request))
+
+
+def test_given_a_long_local_part_when_scrubbing_then_the_address_is_gone_all_the_same():
+    assert "example.com" not in scrub(f"x {'a' * 64}@mail.example.com y")
 
 
 def test_given_an_exception_when_logging_then_no_local_variable_is_shown(line):
