@@ -112,8 +112,7 @@ def install() -> int:
     return run(
         [
             str(PYTHON), "-m", "pip", "install", "--require-hashes", "--disable-pip-version-check",
-            "--no-input", *([] if sys.stdout.isatty() else ["--progress-bar", "off"]),
-            "-r", str(REQUIREMENTS),
+            "--no-input", "--quiet", "-r", str(REQUIREMENTS),
         ]
     )  # fmt: skip
 
