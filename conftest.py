@@ -72,7 +72,7 @@ def own_redis_database() -> None:
     """Each xdist worker has its own Redis database: its own counters and its own queue."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
     url = os.environ["REDIS_URL"].rsplit("/", 1)[0] + f"/{int(worker) + 1}"
-    os.environ["REDIS_URL"] = settings.REDIS_URL = settings.CELERY_BROKER_URL = url
+    os.environ["REDIS_URL"] = settings.CELERY_BROKER_URL = url
     settings.CACHES["default"]["LOCATION"] = url
     celery_app.conf.broker_url = url
 

@@ -148,6 +148,18 @@ class ListAdmin(ModelAdmin):
     search_fields: ClassVar[Any] = ("pk",)  # shows the search box; `found_by` decides
     actions: ClassVar[Any] = None
     related: ClassVar[list[str]] = []  # what a row shows of others, fetched with it
+    linked_lookups: ClassVar[frozenset[str]] = frozenset()  # other pages link here with these
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """What the page offers, and no other: whoever may ask whether a column begins with "A"
+        reads it letter by letter, whether it is shown or not."""
+        offered = {"id__exact", "pk__exact", *self.linked_lookups}
+        for choice in self.get_list_filter(request):
+            if isinstance(choice, tuple):
+                offered |= {f"{choice[0]}{end}" for end in ("__exact", "_from", "_to")}
+            else:
+                offered.add(str(choice.parameter_name))
+        return lookup in offered and "\x00" not in value
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows = super().get_queryset(request)

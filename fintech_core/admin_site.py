@@ -6,7 +6,7 @@ from typing import Any
 
 from csp.decorators import csp
 from django.conf import settings
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
@@ -14,7 +14,7 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from unfold.sites import UnfoldAdminSite
 
-from fintech_core.ratelimit import client_ip, seconds_to_wait
+from fintech_core.ratelimit import account_key, address_key, seconds_to_wait
 
 Page = Callable[..., HttpResponseBase]
 
@@ -45,6 +45,8 @@ class OperationsSite(UnfoldAdminSite):
                 return self._refusal(request, 403, "You may not do this.")
             except Http404:
                 return self._refusal(request, 404, "There is no such page.")
+            except SuspiciousOperation:
+                return self._refusal(request, 400, "This page cannot be asked that.")
 
         guarded_page: Page = with_admin_policy(page)
         return guarded_page
@@ -58,8 +60,8 @@ class OperationsSite(UnfoldAdminSite):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         if request.method == "POST":
-            email = request.POST.get("username", "").strip().lower()
-            values = [f"ip:{client_ip(request)}", *([f"account:{email}"] if email else [])]
+            email = request.POST.get("username", "")
+            values = [address_key(request), *([account_key(email)] if email else [])]
             if wait := _wait(request, "login", values):
                 return self._too_many(request, wait)
         return super().login(request, extra_context)
@@ -69,7 +71,7 @@ class OperationsSite(UnfoldAdminSite):
     ) -> HttpResponse:
         """Changing a password means guessing it, too."""
         if request.method == "POST":
-            values = [f"user:{request.user.pk}", f"ip:{client_ip(request)}"]
+            values = [f"user:{request.user.pk}", address_key(request)]
             if wait := _wait(request, "password", values):
                 return self._too_many(request, wait)
         return super().password_change(request, extra_context)

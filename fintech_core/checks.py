@@ -29,6 +29,32 @@ def sandbox_is_off(**_: Any) -> list[CheckMessage]:
 
 
 @register(deploy=True)
+def webhooks_stay_outside(**_: Any) -> list[CheckMessage]:
+    if settings.WEBHOOK_ALLOW_PRIVATE_TARGETS:
+        return [
+            Error(
+                "WEBHOOK_ALLOW_PRIVATE_TARGETS is on: customers can make us call our own network.",
+                hint="Set WEBHOOK_ALLOW_PRIVATE_TARGETS=false.",
+                id="fintech.E003",
+            )
+        ]
+    return []
+
+
+@register(deploy=True)
+def hosts_are_named(**_: Any) -> list[CheckMessage]:
+    if "*" in settings.ALLOWED_HOSTS:
+        return [
+            Warning(
+                "ALLOWED_HOSTS is *: any host name is believed.",
+                hint="Name the hosts that clients use.",
+                id="fintech.W005",
+            )
+        ]
+    return []
+
+
+@register(deploy=True)
 def rate_limits_are_on(**_: Any) -> list[CheckMessage]:
     if not settings.RATELIMIT_ENABLE:
         return [

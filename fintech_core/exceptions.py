@@ -5,6 +5,7 @@ An app raises a `DomainError`; `problem_handler` (REST framework), the `handler4
 """
 
 import logging
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from django.core.exceptions import (
 )
 from django.db import DatabaseError, InterfaceError, OperationalError, transaction
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.views.debug import SafeExceptionReporterFilter
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 
@@ -262,6 +264,14 @@ def _roll_back() -> None:
             transaction.set_rollback(True)
     except DatabaseError:
         logger.warning("could not mark the transaction for rollback", exc_info=True)
+
+
+class SettingsFilter(SafeExceptionReporterFilter):
+    """With DEBUG, Django's page shows the settings: addresses hold passwords, too."""
+
+    hidden_settings = re.compile(
+        f"{SafeExceptionReporterFilter.hidden_settings.pattern}|_URL|LOCATION|BROKER", re.IGNORECASE
+    )
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -25,6 +25,10 @@ max_requests_jitter = 2_000
 control_socket_disable = True
 # Heartbeats are files; on a disk under load they would stall. Linux has memory for it.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+# Whom to believe about TLS and addresses is Django's to decide (TRUSTED_PROXY_COUNT). gunicorn
+# would believe whoever calls from this machine, and let them rewrite the path, too.
+forwarded_allow_ips = ""
+forwarder_headers = ""
 # The application writes its own request log, with the request id and no personal data.
 accesslog = None
 errorlog = "-"

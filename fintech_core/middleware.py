@@ -1,5 +1,6 @@
 """Request id, request log and body limit: what holds for every request, whoever answers it."""
 
+import codecs
 import logging
 import re
 import time
@@ -10,7 +11,7 @@ import structlog
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
-from fintech_core.exceptions import PayloadTooLarge, problem_of
+from fintech_core.exceptions import PayloadTooLarge, plain_problem, problem_of
 
 logger = logging.getLogger("fintech_core.request")
 
@@ -89,3 +90,37 @@ class BodyLimitMiddleware:
         if (request.content_type or "").startswith("multipart/"):
             return int(settings.BODY_LIMIT_UPLOAD)
         return int(settings.BODY_LIMIT)
+
+
+class EncodingMiddleware:
+    """Refuses a body that says it is text of another encoding than UTF-8: it would be misread."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        charset = (request.content_params or {}).get("charset", "utf-8")
+        if _is_known(charset) and codecs.lookup(charset).name not in ("utf-8", "ascii"):
+            detail = "Text is read as UTF-8 only."
+            return plain_problem(400, detail, code="parse_error").as_response(request)
+        return self.get_response(request)
+
+
+def _is_known(charset: str) -> bool:
+    try:
+        return bool(codecs.lookup(charset))
+    except (LookupError, ValueError):
+        return False
+
+
+class NoCopiesMiddleware:
+    """Answers of the API are about money and people: nobody on the way keeps a copy."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if request.path.startswith("/api/v1/"):
+            response.setdefault("Cache-Control", "no-store")
+        return response

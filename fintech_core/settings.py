@@ -15,37 +15,28 @@ from django.templatetags.static import static
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from fintech_core.environment import Environment
 from fintech_core.logs import configure_structlog, logging_config
 from fintech_core.money import TWO_DECIMAL_CURRENCIES
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-env = environ.Env()
 environ.Env.read_env(BASE_DIR / ".env")  # for laptops; the real environment wins
-
-
-def secret(name: str, *, min_length: int) -> str:
-    """A required secret. Too short, or a placeholder, is as bad as missing."""
-    value = env.str(name)
-    if len(value) < min_length or len(set(value)) < 8 or "change" in value.lower():
-        raise ImproperlyConfigured(
-            f"{name} is weak: it needs at least {min_length} random characters (make setup)."
-        )
-    return value
-
+env = Environment()
 
 # --- Core ------------------------------------------------------------------------------------
-SECRET_KEY = secret("SECRET_KEY", min_length=50)
-JWT_SIGNING_KEY = secret("JWT_SIGNING_KEY", min_length=32)
-# Fernet keys; the first encrypts, all of them decrypt, so that keys can be rotated.
-FIELD_ENCRYPTION_KEYS = [
-    key.strip() for key in secret("FIELD_ENCRYPTION_KEYS", min_length=44).split(",") if key.strip()
-]
-DEBUG = env.bool("DEBUG", default=False)
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[])
-PUBLIC_BASE_URL = (env.str("PUBLIC_BASE_URL", default="") or "http://localhost:8000").rstrip("/")
+SECRET_KEY = env.secret("SECRET_KEY", min_length=50)
+JWT_SIGNING_KEY = env.secret("JWT_SIGNING_KEY", min_length=32)
+if JWT_SIGNING_KEY == SECRET_KEY:
+    raise ImproperlyConfigured("JWT_SIGNING_KEY must differ from SECRET_KEY.")
+# The first encrypts, all of them decrypt, so that keys can be rotated.
+FIELD_ENCRYPTION_KEYS = env.fernet_keys("FIELD_ENCRYPTION_KEYS")
+DEBUG = env.flag("DEBUG", default=False)
+ALLOWED_HOSTS = env.names("ALLOWED_HOSTS")
+PORT = env.count("PORT", default=8000)
+PUBLIC_BASE_URL = env.base_url("PUBLIC_BASE_URL", default=f"http://localhost:{PORT}")
 IS_HTTPS = PUBLIC_BASE_URL.startswith("https://")
-PORT = env.int("PORT", default=8000)
+DEFAULT_EXCEPTION_REPORTER_FILTER = "fintech_core.exceptions.SettingsFilter"
 
 ROOT_URLCONF = "fintech_core.urls"
 WSGI_APPLICATION = "fintech_core.wsgi.application"
@@ -86,7 +77,9 @@ MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "corsheaders.middleware.CorsMiddleware",
     "csp.middleware.CSPMiddleware",
+    "fintech_core.middleware.NoCopiesMiddleware",
     "fintech_core.middleware.BodyLimitMiddleware",
+    "fintech_core.middleware.EncodingMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -128,23 +121,26 @@ def database(url: str, *, session: str) -> dict[str, Any]:
     return config
 
 
-DATABASE_URL = env.str("DATABASE_URL")
+# A small name is no setting: addresses hold passwords, and pages for debugging show settings.
+serving_url = env.str("DATABASE_URL")
 DATABASES = {
-    "default": database(DATABASE_URL, session=_SERVING_LIMITS),
+    "default": database(serving_url, session=_SERVING_LIMITS),
     "owner": database(
-        env.str("DATABASE_OWNER_URL", default="") or DATABASE_URL, session="-c lock_timeout=5000"
+        env.str("DATABASE_OWNER_URL", default=serving_url), session="-c lock_timeout=5000"
     ),
 }
 
 # --- Redis: rate limits and the queue, never the truth -----------------------------------------
-REDIS_URL = env.str("REDIS_URL")
+CELERY_BROKER_URL = env.str("REDIS_URL")
 _REDIS_SECONDS = 1.0  # a request must not hang on a cache
 CACHES = {
     "default": {
         "BACKEND": "django_redis.cache.RedisCache",
-        "LOCATION": REDIS_URL,
+        "LOCATION": CELERY_BROKER_URL,
         "KEY_PREFIX": "fintech",
         "OPTIONS": {
+            # Not pickle: who can write to Redis must not thereby run code here.
+            "SERIALIZER": "django_redis.serializers.json.JSONSerializer",
             "SOCKET_CONNECT_TIMEOUT": _REDIS_SECONDS,
             "SOCKET_TIMEOUT": _REDIS_SECONDS,
             "CONNECTION_POOL_KWARGS": {"retry": Retry(NoBackoff(), 1)},
@@ -152,7 +148,6 @@ CACHES = {
     }
 }
 
-CELERY_BROKER_URL = REDIS_URL
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     # Longer than any task may run, or a task still running would be handed out again.
@@ -218,6 +213,8 @@ SIMPLE_JWT = {
     "USER_ID_CLAIM": "sub",
     "UPDATE_LAST_LOGIN": False,
 }
+# Signing in to the admin with an address to return to that is not ours leads here.
+LOGIN_REDIRECT_URL = "/admin/"
 SESSION_ENGINE = "django.contrib.sessions.backends.db"
 SESSION_COOKIE_AGE = 8 * 60 * 60  # staff sign in each working day
 SESSION_COOKIE_HTTPONLY = True
@@ -225,7 +222,7 @@ SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_HTTPONLY = True
 
 # --- HTTP --------------------------------------------------------------------------------------
-TRUSTED_PROXY_COUNT = env.int("TRUSTED_PROXY_COUNT", default=0)
+TRUSTED_PROXY_COUNT = env.count("TRUSTED_PROXY_COUNT", default=0)
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUSTED_PROXY_COUNT else None
 SECURE_SSL_REDIRECT = IS_HTTPS
 # Probes and scrapers reach the container directly, without TLS.
@@ -238,7 +235,7 @@ SESSION_COOKIE_SECURE = IS_HTTPS
 CSRF_COOKIE_SECURE = IS_HTTPS
 CSRF_TRUSTED_ORIGINS = [PUBLIC_BASE_URL]
 X_FRAME_OPTIONS = "DENY"
-CORS_ALLOWED_ORIGINS = env.list("CORS_ALLOWED_ORIGINS", default=[])
+CORS_ALLOWED_ORIGINS = env.names("CORS_ALLOWED_ORIGINS")
 CORS_ALLOW_HEADERS = ["authorization", "content-type", "idempotency-key", "x-request-id"]
 CORS_EXPOSE_HEADERS = ["X-Request-ID", "Idempotent-Replayed", "Retry-After"]
 # Answers of the API are data: a browser that is made to show one as a page loads and runs nothing.
@@ -273,12 +270,16 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = BODY_LIMIT
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 100
 FILE_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 
-RATELIMIT_ENABLE = env.bool("RATELIMIT_ENABLE", default=True)
-RATE_LIMIT_LOGIN = env.str("RATE_LIMIT_LOGIN", default="10/m")
-RATE_LIMIT_REGISTER = env.str("RATE_LIMIT_REGISTER", default="10/m")
-RATE_LIMIT_TRANSFER = env.str("RATE_LIMIT_TRANSFER", default="60/m")
-RATE_LIMIT_PAYMENT = env.str("RATE_LIMIT_PAYMENT", default="30/m")
-METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
+RATELIMIT_ENABLE = env.flag("RATELIMIT_ENABLE", default=True)
+RATE_LIMIT_LOGIN = env.rate("RATE_LIMIT_LOGIN", default="10/m")
+RATE_LIMIT_REGISTER = env.rate("RATE_LIMIT_REGISTER", default="10/m")
+RATE_LIMIT_TRANSFER = env.rate("RATE_LIMIT_TRANSFER", default="60/m")
+RATE_LIMIT_PAYMENT = env.rate("RATE_LIMIT_PAYMENT", default="30/m")
+# These need no adjusting: people come nowhere near them.
+PROFILE_RATE = "60/h"
+DOCUMENT_RATE = "20/h"
+SESSION_RATE = "120/m"
+METRICS_TOKEN = env.optional_secret("METRICS_TOKEN", min_length=16)
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["users.authentication.SessionTokenAuthentication"],
@@ -326,17 +327,14 @@ WALLET_LIMITS: dict[str, dict[str, Decimal]] = {
 
 # --- Payments ----------------------------------------------------------------------------------
 # The sandbox mints money: intents, webhook and simulation exist only where this is true.
-PAYMENTS_SANDBOX = env.bool("PAYMENTS_SANDBOX", default=False)
+PAYMENTS_SANDBOX = env.flag("PAYMENTS_SANDBOX", default=False)
 # Two, comma-separated, while rotating; the first signs.
-SANDBOX_WEBHOOK_SECRETS = [
-    value.strip()
-    for value in env.str("SANDBOX_WEBHOOK_SECRET", default="").split(",")
-    if value.strip()
-]
+SANDBOX_WEBHOOK_SECRETS = env.webhook_secrets("SANDBOX_WEBHOOK_SECRET") if PAYMENTS_SANDBOX else []
 # Name → adapter. One whose own settings are missing is switched off.
 PAYMENT_GATEWAYS = {"sandbox": "payments.gateways.sandbox.SandboxGateway"}
 PAYMENT_INTENT_LIFETIME = timedelta(hours=24)
 WEBHOOK_MAX_ATTEMPTS = 8
+WEBHOOK_ALLOW_PRIVATE_TARGETS = env.flag("WEBHOOK_ALLOW_PRIVATE_TARGETS", default=False)
 WEBHOOK_RETENTION = timedelta(days=90)
 
 # --- Files, mail, language ---------------------------------------------------------------------

@@ -1,22 +1,53 @@
-"""Health, metrics, and the page behind each problem's `type`."""
+"""Health, metrics, the API's description, and the page behind each problem's `type`."""
 
 import hmac
 import logging
 from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 from django.conf import settings
 from django.core.cache import cache
 from django.db import connection
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
-from django.views.decorators.http import require_safe
+from django.http.response import HttpResponseBase
+from django.views.decorators.csrf import csrf_exempt
 from django_prometheus.exports import ExportToDjangoView
+from drf_spectacular.utils import extend_schema
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from kombu import Connection
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
 
-from fintech_core.exceptions import TITLES, DomainError
+from fintech_core.exceptions import TITLES, DomainError, plain_problem
 
 logger = logging.getLogger(__name__)
 
 _LOOPBACK = {"127.0.0.1", "::1"}
+
+View = Callable[..., HttpResponseBase]
+
+
+def read_only(view: View) -> View:
+    """For views outside REST framework: what is neither GET nor HEAD is a 405 problem.
+
+    They change nothing, so a request without a CSRF token is not one that somebody forged.
+    """
+
+    @csrf_exempt
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.method in ("GET", "HEAD"):
+            return view(request, *args, **kwargs)
+        refusal = plain_problem(405).as_response(request)
+        refusal["Allow"] = "GET, HEAD"
+        return refusal
+
+    return guarded
+
+
 # What proxies add, each its own choice of them.
 _FORWARDED = ("HTTP_X_FORWARDED", "HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
 
@@ -46,7 +77,7 @@ def _state(check: Callable[[], None]) -> str:
     return "ok"
 
 
-@require_safe
+@read_only
 def health(request: HttpRequest) -> HttpResponse:
     """503 without PostgreSQL; `degraded`, with 200, without Redis, for money still moves."""
     checks = {
@@ -60,20 +91,20 @@ def health(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"status": "ok" if healthy else "degraded", "checks": checks})
 
 
-@require_safe
+@read_only
 def live(request: HttpRequest) -> HttpResponse:
     """The process answers. Touches no dependency, so a sick database does not restart it."""
     return JsonResponse({"status": "ok"})
 
 
-@require_safe
+@read_only
 def ready(request: HttpRequest) -> HttpResponse:
     """For load balancers: this process can do its work, for it reaches PostgreSQL."""
     state = _state(_check_database)
     return JsonResponse({"status": state}, status=200 if state == "ok" else 503)
 
 
-@require_safe
+@read_only
 def metrics(request: HttpRequest) -> HttpResponse:
     """Prometheus metrics, to a caller on this machine or with `METRICS_TOKEN`; else 404."""
     if not (_is_local(request) or _has_metrics_token(request)):
@@ -100,10 +131,37 @@ def _all_refusals(base: type[DomainError] = DomainError) -> dict[str, str]:
     return found
 
 
-@require_safe
+@read_only
 def problem_type(request: HttpRequest, code: str) -> HttpResponse:
     """What a problem's `type` means (RFC 9457 asks that the URI can be looked up)."""
     titles = TITLES | _all_refusals()
     if code not in titles:
         raise Http404
     return JsonResponse({"code": code, "title": titles[code]})
+
+
+class _ProblemsAsJSON(APIView):
+    """These views answer in YAML and HTML; their refusals are problem documents all the same."""
+
+    def finalize_response(
+        self, request: Request, response: Any, *args: Any, **kwargs: Any
+    ) -> Response:
+        final = super().finalize_response(request, response, *args, **kwargs)
+        if final.exception:
+            final.accepted_renderer = JSONRenderer()
+            final.accepted_media_type = JSONRenderer.media_type
+        return final
+
+
+class SchemaView(_ProblemsAsJSON, SpectacularAPIView):
+    @extend_schema(exclude=True)
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """One document: there are no versions and no languages to choose between."""
+        return self._get_schema_response(request)
+
+    def _get_version_parameter(self, request: Request) -> None:
+        return None
+
+
+class DocsView(_ProblemsAsJSON, SpectacularSwaggerSplitView):
+    """Split: its script is a file of its own, so the page needs no inline script."""

@@ -148,6 +148,7 @@ class TransactionLedgerAdmin(EntryLooks, HistoryAdmin):
     list_display = ["created_at", "movement", "side", "direction", "moved", "after", "sequence"]
     list_display_links = ["created_at"]
     list_filter = [AccountFilter, ("created_at", CreatedFilter)]
+    linked_lookups = frozenset({"wallet__exact"})
     search_help_text = "Transaction's reference, an id, or the owner's email, name or phone number"
     fields = ["id", "movement", "side", "entry_type", "moved", "after", "sequence", "created_at"]
 

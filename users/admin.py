@@ -123,6 +123,9 @@ class KYCSubmissionInline(HistoryInline):
     fields = ["created_at", "document_type", "number", "document", "date_of_birth", "address"]
     hide_title = True
 
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return self.fields if may_review(request) else self.fields[:4]
+
     def get_formset(self, request: HttpRequest, obj: Any = None, **options: Any) -> Any:
         self.shows_numbers = may_review(request)  # a new inline is made for each request
         return super().get_formset(request, obj, **options)

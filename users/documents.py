@@ -6,27 +6,19 @@ that no browser opens by itself; that they hold nothing active is a second wall.
 
 import hashlib
 import re
-import zlib
 from dataclasses import dataclass
 
 import filetype
 from django.core.exceptions import ValidationError
 from django.core.files.uploadedfile import UploadedFile
 
+from users.pdf import Scan
+
 DOCUMENT_MAX_BYTES = 5 * 1024 * 1024
 EXTENSIONS = {"application/pdf": "pdf", "image/jpeg": "jpg", "image/png": "png"}
 
-# What follows is part of each pattern: five megabytes of noise contain any four given letters.
+# What follows is part of the pattern: five megabytes of noise contain any few given letters.
 _MARKUP = re.compile(rb"<(script|html|svg|iframe|object|embed|!doctype|\?php)[\s/>]", re.IGNORECASE)
-_ACTIVE_PDF = re.compile(
-    rb"/(JavaScript|Launch|EmbeddedFiles?|RichMedia|XFA|SubmitForm|ImportData|Encrypt)"
-    rb"(?=[\s/<>\[(])"
-)
-_PDF_ESCAPE = re.compile(rb"#([0-9A-Fa-f]{2})")
-_PDF_STREAM = re.compile(rb"(?<!end)stream\r?\n")
-_STREAM_HEADER_BYTES = 4096
-_STREAMS_MAX = 5_000
-_INFLATED_MAX_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -55,7 +47,9 @@ def check_document(upload: UploadedFile) -> Document:
         raise ValidationError("The document is neither PDF, JPEG nor PNG.", code="wrong_type")
     if _is_active(content, media_type):
         raise ValidationError(
-            "The document holds active content, an attachment, or is encrypted.", code="active"
+            "The document holds active content or an attachment, is encrypted, or is too intricate"
+            " to be sure. Print or scan it to a new, plain file.",
+            code="active",
         )
     return Document(content=content, media_type=media_type)
 
@@ -69,41 +63,5 @@ def _is_active(content: bytes, media_type: str) -> bool:
     if _MARKUP.search(content):
         return True
     if media_type == "application/pdf":
-        return _is_active_pdf(content)
+        return Scan().finds_activity(content)
     return b"%PDF-" in content  # two things at once
-
-
-def _is_active_pdf(content: bytes) -> bool:
-    plain = _unescaped(content)
-    if _ACTIVE_PDF.search(plain):
-        return True
-    return b"/ObjStm" in plain and _hides_active_objects(content)
-
-
-def _hides_active_objects(content: bytes) -> bool:
-    """Objects may lie in compressed streams. What cannot be looked into counts as active."""
-    budget, whole = _INFLATED_MAX_BYTES, memoryview(content)
-    for count, stream in enumerate(_PDF_STREAM.finditer(content)):
-        header = content[max(0, stream.start() - _STREAM_HEADER_BYTES) : stream.start()]
-        if b"/ObjStm" not in _unescaped(header.rpartition(b" obj")[2]):
-            continue
-        objects = _inflated(whole[stream.end() :], budget)
-        budget -= len(objects or b"")
-        if objects is None or budget <= 0 or count > _STREAMS_MAX:
-            return True
-        if _ACTIVE_PDF.search(_unescaped(objects)):
-            return True
-    return False
-
-
-def _inflated(data: memoryview, budget: int) -> bytes | None:
-    """A compressed stream of objects; None when it cannot be looked into."""
-    try:
-        return zlib.decompressobj().decompress(data, budget)
-    except zlib.error:
-        return None
-
-
-def _unescaped(content: bytes) -> bytes:
-    """PDF names may spell any letter as `#xx`."""
-    return _PDF_ESCAPE.sub(lambda found: bytes([int(found[1], 16)]), content)

@@ -11,6 +11,7 @@ from django.db import models, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Lower, Now
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
 from uuid_utils.compat import uuid7
 
 from users.fields import EncryptedTextField, LowerCaseEmailField
@@ -71,7 +72,8 @@ class User(AbstractBaseUser, PermissionsMixin):
     * `email` is lower-case and unique; so is `phone_number` unique, in E.164.
     * `kyc_status` moves only along `KYC_STEPS`, by `users.services`; at commit the newest `KYCStep`
       says the same. The names and the identity facts stand still once they were submitted.
-    * A changed `password`, or `is_active` turned off, revokes every session (a trigger does it).
+    * A changed `password`, or `is_active` turned off, revokes every session for good, the API's and
+      the admin's (triggers see to it).
     * Never deleted: deactivated.
     """
 
@@ -89,6 +91,8 @@ class User(AbstractBaseUser, PermissionsMixin):
     )
     is_active = models.BooleanField(default=True)
     is_staff = models.BooleanField(default=False)
+    # Counted by a trigger. An admin session belongs to one count, so it does not come back to life.
+    deactivation_count = models.PositiveIntegerField(default=0, db_default=0, editable=False)
     date_joined = models.DateTimeField(default=timezone.now, editable=False)
 
     kyc_status = models.CharField(
@@ -155,6 +159,13 @@ class User(AbstractBaseUser, PermissionsMixin):
         """One transaction with what `post_save` adds: the first KYC step, and the wallet."""
         with transaction.atomic(using=options.get("using")):
             super().save(*args, **options)
+
+    def _get_session_auth_hash(self, secret: str | None = None) -> str:
+        """What an admin session must match on each request; Django's own, and the count."""
+        text = f"{self.password}{self.deactivation_count}"
+        return salted_hmac(
+            "users.User.session", text, secret=secret, algorithm="sha256"
+        ).hexdigest()
 
     def get_full_name(self) -> str:
         return f"{self.first_name} {self.last_name}".strip()

@@ -36,12 +36,13 @@ class EmailAddressField(serializers.EmailField):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(max_length=254, **options)
-        self.validators.append(ascii_only)
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):
             self.fail("invalid")
-        return super().to_internal_value(data).lower()
+        text = super().to_internal_value(data)
+        ascii_only(text)  # first: the lower-case of the Kelvin sign is an ordinary k
+        return text.lower()
 
 
 class PasswordField(TextField):

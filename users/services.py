@@ -248,11 +248,15 @@ def delete_dead_sessions(*, batch_size: int = 1000, batches_max: int = 100) -> i
 def change_password(*, user_id: UUID, current_password: str, new_password: str) -> None:
     """Set a new password; every session ends at once, this one too (a trigger does it).
 
-    Refuses with a ValidationError naming the field: a wrong current password, a weak new one.
+    Refuses with a ValidationError naming the field: a wrong current password, a weak new one, and
+    one that is not new.
     """
     user = User.objects.get(pk=user_id)
     if not user.check_password(current_password):
         raise _wrong_current_password()
+    if new_password == current_password:
+        detail = ErrorDetail("This is your password already.", code="password_unchanged")
+        raise ValidationError({"new_password": [detail]})
     _require_good_password("new_password", new_password, user)
     hashed = make_password(new_password)  # slow on purpose, so before the lock
     with transaction.atomic():
@@ -324,6 +328,7 @@ def submit_kyc(
     JPEG and PNG by its content, or active.
     """
     _require_adult(identity.date_of_birth, today)
+    _require_open(User.objects.only("kyc_status").get(pk=user_id))  # before the file costs any work
     document = _checked(document_file)
     submission = KYCSubmission(
         user_id=user_id,
@@ -370,11 +375,15 @@ def _attach(submission: KYCSubmission, document: Document) -> None:
     submission.document_sha256 = document.sha256
 
 
+def _require_open(user: User) -> None:
+    if user.has_frozen_names:
+        raise InvalidState(f"KYC is {user.kyc_status} already.")
+
+
 @transaction.atomic
 def _submit(submission: KYCSubmission, identity: Identity) -> User:
     user = _locked_user(submission.user_id)
-    if user.has_frozen_names:
-        raise InvalidState(f"KYC is {user.kyc_status} already.")
+    _require_open(user)
     submission.save(force_insert=True)
     for name, value in asdict(identity).items():
         setattr(user, name, value)

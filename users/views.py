@@ -27,7 +27,12 @@ from users.exceptions import NotPermitted, UserNotFound
 from users.filters import UserFilter
 from users.models import User
 from users.permissions import IsKYCReviewer, IsStaff
-from users.throttling import PasswordRateLimit
+from users.throttling import (
+    DocumentRateLimit,
+    PasswordRateLimit,
+    ProfileRateLimit,
+    SessionRateLimit,
+)
 
 _TOKENS = OpenApiExample(
     "Tokens", value={"access": "eyJhbGciOi…", "refresh": "eyJhbGciOi…"}, response_only=True
@@ -115,10 +120,15 @@ class AuthViewSet(GenericViewSet[User]):
             "tokens, too."
         ),
         request=serializers.RefreshSerializer,
-        responses={200: serializers.TokenPairSerializer, **problems(400, 401)},
+        responses={200: serializers.TokenPairSerializer, **problems(400, 401, 429)},
         examples=[_TOKENS],
     )
-    @action(detail=False, methods=["post"], serializer_class=serializers.RefreshSerializer)
+    @action(
+        detail=False,
+        methods=["post"],
+        throttle_classes=[SessionRateLimit],
+        serializer_class=serializers.RefreshSerializer,
+    )
     def refresh(self, request: Request) -> Response:
         form = _valid(serializers.RefreshSerializer(data=request.data))
         pair = services.refresh_session(**form)
@@ -128,9 +138,14 @@ class AuthViewSet(GenericViewSet[User]):
         summary="Sign out",
         description="Ends the session of this refresh token, its access tokens included.",
         request=serializers.RefreshSerializer,
-        responses={204: _NOTHING, **problems(400, 401)},
+        responses={204: _NOTHING, **problems(400, 401, 429)},
     )
-    @action(detail=False, methods=["post"], serializer_class=serializers.RefreshSerializer)
+    @action(
+        detail=False,
+        methods=["post"],
+        throttle_classes=[SessionRateLimit],
+        serializer_class=serializers.RefreshSerializer,
+    )
     def logout(self, request: Request) -> Response:
         form = _valid(serializers.RefreshSerializer(data=request.data))
         services.logout(**form)
@@ -139,9 +154,14 @@ class AuthViewSet(GenericViewSet[User]):
     @extend_schema(
         summary="Ask whether a token is alive",
         request=serializers.VerifySerializer,
-        responses={200: serializers.EmptySerializer, **problems(400, 401)},
+        responses={200: serializers.EmptySerializer, **problems(400, 401, 429)},
     )
-    @action(detail=False, methods=["post"], serializer_class=serializers.VerifySerializer)
+    @action(
+        detail=False,
+        methods=["post"],
+        throttle_classes=[SessionRateLimit],
+        serializer_class=serializers.VerifySerializer,
+    )
     def verify(self, request: Request) -> Response:
         form = _valid(serializers.VerifySerializer(data=request.data))
         services.verify_token(**form)
@@ -198,7 +218,12 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewS
         responses={200: serializers.UserSerializer, **problems(401)},
         examples=[_USER],
     )
-    @action(detail=False, methods=["get"], permission_classes=[IsAuthenticated])
+    @action(
+        detail=False,
+        methods=["get"],
+        permission_classes=[IsAuthenticated],
+        throttle_classes=[ProfileRateLimit],
+    )
     def me(self, request: Request) -> Response:
         return Response(serializers.UserSerializer(_caller(request)).data)
 
@@ -206,7 +231,7 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewS
         summary="Change one's names or phone number",
         description="Names stand still (409) while KYC is `pending` or `approved`.",
         request=serializers.UserProfileSerializer,
-        responses={200: serializers.UserSerializer, **problems(400, 401, 409)},
+        responses={200: serializers.UserSerializer, **problems(400, 401, 409, 429)},
         examples=[
             OpenApiExample("Phone", value={"phone_number": "+4915187654321"}, request_only=True),
             _USER,
@@ -247,6 +272,7 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewS
         url_path="me/kyc",
         permission_classes=[IsAuthenticated],
         parser_classes=[StrictJSONParser, MultiPartParser],
+        throttle_classes=[DocumentRateLimit],
         serializer_class=serializers.KYCSubmissionSerializer,
     )
     def kyc(self, request: Request) -> Response:
@@ -263,7 +289,7 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewS
             "application/json": serializers.KYCSubmissionJSONSerializer,
             "multipart/form-data": serializers.KYCSubmissionSerializer,
         },
-        responses={202: serializers.KYCRecordSerializer, **problems(400, 401, 409)},
+        responses={202: serializers.KYCRecordSerializer, **problems(400, 401, 409, 429)},
         examples=[_IDENTITY],
     )
     @kyc.mapping.post

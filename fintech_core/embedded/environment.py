@@ -10,6 +10,7 @@ import environ
 
 from fintech_core.embedded.errors import EmbeddedError
 from fintech_core.embedded.files import read_json, write_json
+from fintech_core.environment import MEANINGFUL_WHEN_EMPTY
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOCAL = PROJECT / ".local"
@@ -18,8 +19,6 @@ DEMO_SUPERUSER = {
     "DJANGO_SUPERUSER_EMAIL": "admin@example.com",
     "DJANGO_SUPERUSER_PASSWORD": "demo-Admin-2026",
 }
-# Elsewhere an empty value means "not given", so that a template may list what it leaves open.
-MEANINGFUL_WHEN_EMPTY = {"LOG_DIR"}
 
 
 def new_secrets() -> dict[str, str]:

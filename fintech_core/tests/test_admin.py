@@ -20,6 +20,7 @@ from payments.models import PaymentIntent, WebhookEvent
 from payments.tests.factories import PaymentIntentFactory, WebhookEventFactory
 from transactions.models import Transaction, TransactionLedger
 from transactions.tests.helpers import person, send
+from users import services
 from users.models import KYCSubmission, Session, User
 from users.tests.factories import PASSWORD, StaffFactory, UserFactory, sign_in
 from wallet.models import Wallet
@@ -128,6 +129,28 @@ class TestTheDoor:
         )
         assert at_the_api.status_code == 429
 
+    @pytest.mark.parametrize(
+        "spelling", ["\uff32oot@example.com", " root@example.com\t", "ROOT\uff20example.com"]
+    )
+    def test_given_other_letters_for_the_same_account_when_guessing_then_one_counter(
+        self, superuser, settings, spelling
+    ):
+        settings.RATE_LIMIT_LOGIN = "2/m"
+        for n in range(2):
+            form = {"username": superuser.email, "password": "wrong"}
+            Client(REMOTE_ADDR=f"192.0.2.{n}").post(LOGIN, form)
+        form = {"username": spelling, "password": PASSWORD}
+        assert Client(REMOTE_ADDR="192.0.2.9").post(LOGIN, form).status_code == 429
+
+    def test_given_an_address_elsewhere_to_return_to_when_signing_in_then_the_overview(
+        self, superuser
+    ):
+        response = Client().post(
+            f"{LOGIN}?next=https://evil.example/",
+            {"username": superuser.email, "password": PASSWORD, "next": "https://evil.example/"},
+        )
+        assert (response.status_code, response["Location"]) == (302, "/admin/")
+
     def test_given_a_session_when_the_password_changes_then_it_is_over(self, root, superuser):
         assert root.get("/admin/").status_code == 200
         superuser.set_password("another good password")
@@ -137,6 +160,28 @@ class TestTheDoor:
     def test_given_a_session_when_deactivated_then_it_is_over(self, root, superuser):
         User.objects.filter(pk=superuser.pk).update(is_active=False)
         assert root.get("/admin/").status_code == 302
+
+    @pytest.mark.parametrize("way", ["service", "sql", "stale object"])
+    def test_given_a_session_when_deactivated_and_let_in_again_then_it_stays_over(
+        self, root, superuser, way
+    ):
+        for is_active in (False, True):
+            if way == "service":
+                other = UserFactory(is_staff=True, is_superuser=True)
+                services.set_active(user_id=superuser.pk, is_active=is_active, actor=other)
+            elif way == "sql":
+                with connection.cursor() as cursor:
+                    cursor.execute(
+                        "UPDATE users_user SET is_active = %s, deactivation_count = 0"
+                        " WHERE id = %s",
+                        [is_active, superuser.pk],
+                    )
+            else:
+                superuser.is_active = is_active
+                superuser.save()
+        assert root.get("/admin/").status_code == 302
+        fresh = User.objects.get(pk=superuser.pk)
+        assert client_of(fresh).get("/admin/").status_code == 200
 
     def test_given_staff_when_changing_their_password_then_it_works(self, root, superuser):
         form = {
@@ -148,6 +193,7 @@ class TestTheDoor:
         assert root.post("/admin/password_change/", form).status_code == 302
         superuser.refresh_from_db()
         assert superuser.check_password("another good password")
+        assert root.get("/admin/").status_code == 200
 
     def test_given_too_many_guesses_when_changing_the_password_then_429(self, root, settings):
         settings.RATE_LIMIT_LOGIN = "2/m"
@@ -208,7 +254,40 @@ class TestPages:
         for model in BIG:
             for query in ("p=99999999", "p=x", "all=", "o=1", "pk__exact=x", "status__exact=x"):
                 status = root.get(f"{page_of(model)}?{query}").status_code
-                assert status in (200, 302), (model, query)
+                assert status in (200, 302, 400), (model, query)
+
+    @pytest.mark.parametrize(
+        ("model", "query"),
+        [
+            (User, "kyc_status__exact=%00"),
+            (User, "date_of_birth__gte=1990-01-01"),
+            (User, "address_line1__startswith=1"),
+            (User, "password__startswith=bcrypt"),
+            (KYCSubmission, "date_of_birth__exact=1990-05-17"),
+            (KYCSubmission, "user__date_of_birth__exact=1990-05-17"),
+            (Session, "refresh_jti__startswith=a"),
+            (PaymentIntent, "client_secret__startswith=sbx"),
+            (WebhookEvent, "body__contains=x"),
+            (Transaction, "metadata__a=x"),
+        ],
+    )
+    def test_given_a_lookup_that_the_page_does_not_offer_when_listing_then_400(
+        self, root, model, query
+    ):
+        response = root.get(f"{page_of(model)}?{query}")
+        assert response.status_code == 400
+        assert "text/html" in response["Content-Type"]
+
+    def test_given_what_pages_link_with_when_listing_then_200(self, root):
+        wallet = person("1.00").wallet
+        for model, query in [
+            (User, "kyc_status__exact=pending&is_staff__exact=1"),
+            (WebhookEvent, "status__exact=parked"),
+            (TransactionLedger, f"wallet__exact={wallet.pk}"),
+            (TransactionLedger, "account=wallet"),
+            (Transaction, "type__exact=transfer&created_at_from=2026-01-01"),
+        ]:
+            assert root.get(f"{page_of(model)}?{query}").status_code == 200, query
 
 
 class TestHistory:

@@ -143,6 +143,12 @@ def test_given_a_rate_when_compared_with_the_settings_then_the_same():
         assert getattr(settings, name) == f"{number}/m"
 
 
+def test_given_a_fixed_rate_when_compared_with_the_settings_then_the_same():
+    rows = re.findall(r"\| (\d+) an? (minute|hour) \| \|", PAGE)
+    fixed = [getattr(settings, name) for name in dir(settings) if name.endswith("_RATE")]
+    assert sorted(f"{count}/{period[0]}" for count, period in rows) == sorted(fixed)
+
+
 class TestSigningByHand:
     """The two recipes; whatever they sign is posted to the real webhook."""
 

@@ -115,6 +115,37 @@ class TestCompose:
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
 
+    @pytest.mark.parametrize("name", ["postgres", "redis"])
+    def test_given_a_server_when_it_misbehaves_then_within_limits(
+        self, compose: dict[str, Any], name: str
+    ) -> None:
+        service = compose["services"][name]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["mem_limit"]
+        assert service["pids_limit"]
+
+    def test_given_redis_when_started_then_its_password_is_no_argument(
+        self, compose: dict[str, Any], tmp_path: Path
+    ) -> None:
+        # Given
+        entrypoint = tmp_path / "docker-entrypoint.sh"
+        entrypoint.write_text('#!/bin/sh\necho "arguments: $*"\ncat\n')
+        entrypoint.chmod(0o755)
+        shell, option, script = compose["services"]["redis"]["command"]
+        # When
+        started = subprocess.run(
+            [shell, option, script.replace("$$", "$")],
+            env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "REDISCLI_AUTH": "hidden"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        # Then
+        arguments, configuration = started.stdout.splitlines()
+        assert "hidden" not in arguments
+        assert "noeviction -" in arguments
+        assert configuration == "requirepass hidden"
+
 
 class TestDockerfile:
     def test_given_the_image_when_built_then_in_stages_and_run_by_a_fixed_number(

@@ -64,7 +64,116 @@ class TestProblems:
         assert Client().post("/api/v1/auth/login").status_code == 404
 
 
+class TestOtherMethods:
+    @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/",
+            "/admin",
+            "/metrics",
+            "/problems/not_found",
+            "/api/health/",
+            "/api/health/live/",
+            "/api/health/ready/",
+            "/api/schema/",
+            "/api/docs/",
+        ],
+    )
+    def test_given_what_is_only_read_when_written_to_then_405_as_a_problem(self, method, path):
+        response = Client(enforce_csrf_checks=True).generic(method, path)
+        assert response.status_code == 405
+        assert response["Content-Type"] == "application/problem+json"
+        assert "GET" in response["Allow"]
+        assert json.loads(response.content)["code"] == "method_not_allowed"
+
+    @pytest.mark.parametrize("path", ["/api/schema/", "/api/docs/"])
+    def test_given_a_form_that_is_not_there_when_describing_the_api_then_406_as_a_problem(
+        self, path
+    ):
+        response = Client().get(path, headers={"Accept": "image/png"})
+        assert response.status_code == 406
+        assert response["Content-Type"] == "application/problem+json"
+        assert json.loads(response.content)["code"] == "not_acceptable"
+
+    @pytest.mark.parametrize("query", ["version=a%0d%0ab", "version=%00", "lang=%00", "lang=../.."])
+    def test_given_a_strange_query_when_describing_the_api_then_200(self, query):
+        assert Client().get(f"/api/schema/?{query}").status_code == 200
+        assert Client().get(f"/api/docs/?{query}").status_code == 200
+
+
+class TestEncodings:
+    @pytest.mark.parametrize(
+        "charset",
+        ["idna", "punycode", "base64", "hex", "rot13", "zlib", "undefined", "utf-16", "latin-1"],
+    )
+    @pytest.mark.parametrize(
+        "path", ["/admin/login/", "/api/v1/users/me/kyc/", "/api/v1/auth/login/", "/api/health/"]
+    )
+    @pytest.mark.parametrize(
+        ("kind", "body"),
+        [
+            ("application/x-www-form-urlencoded", b"username=a%80&password=b%FF\x80"),
+            (
+                "multipart/form-data; boundary=x",
+                b'--x\r\nContent-Disposition: form-data; name="username"\r\n\r\n\x80\r\n--x--\r\n',
+            ),
+        ],
+    )
+    def test_given_another_encoding_than_utf_8_when_sending_then_400_as_a_problem(
+        self, charset, path, kind, body
+    ):
+        response = Client().generic("POST", path, body, content_type=f"{kind}; charset={charset}")
+        assert response.status_code == 400
+        assert json.loads(response.content)["code"] == "parse_error"
+
+    @pytest.mark.parametrize("charset", ["utf-8", "UTF8", "us-ascii", "nonsense", ""])
+    def test_given_utf_8_or_what_nobody_knows_when_sending_then_it_is_read(self, charset):
+        response = Client().generic(
+            "POST",
+            "/api/v1/auth/login/",
+            b'{"email": "a@example.com", "password": "x"}',
+            content_type=f"application/json; charset={charset}",
+        )
+        assert response.status_code == 401
+
+    @pytest.mark.parametrize("path", ["/admin/login/", "/api/v1/users/me/kyc/"])
+    @pytest.mark.parametrize(
+        "part",
+        [
+            b"form-data; name*=hex''city",
+            b"form-data; name*=nonsense''city",
+            b"form-data; name=city; filename*=idna''%ff",
+            b'form-data; name="city"\r\nContent-Type: text/plain; charset=hex',
+            b'form-data; name="city"\r\nContent-Transfer-Encoding: base64',
+        ],
+    )
+    def test_given_a_part_of_a_form_with_an_encoding_when_sending_then_no_failure(self, path, part):
+        body = b"--x\r\nContent-Disposition: " + part + b"\r\n\r\n\x80\r\n--x--\r\n"
+        client = client_of(person())
+        client.raise_request_exception = False
+        response = client.generic(
+            "POST", path, body, content_type="multipart/form-data; boundary=x"
+        )
+        assert response.status_code < 500
+
+    @pytest.mark.parametrize(
+        "value", ["*/*; q*=hex''a", "*/*; q*=nonsense''a", "a/b; x*=idna''%ff"]
+    )
+    def test_given_an_encoding_in_a_header_when_calling_then_no_failure(self, value):
+        client = client_of(person())
+        client.raise_request_exception = False
+        assert client.get("/api/v1/users/me/", headers={"Accept": value}).status_code < 500
+
+
 class TestHeaders:
+    def test_given_an_answer_of_the_api_when_reading_its_headers_then_nobody_may_keep_it(self):
+        client = client_of(person())
+        for path, status in [("users/me/", 200), ("nothing/", 404), ("users/", 403)]:
+            response = client.get(f"/api/v1/{path}")
+            assert (response.status_code, response["Cache-Control"]) == (status, "no-store")
+        assert Client().post("/api/v1/auth/login/")["Cache-Control"] == "no-store"
+
     def test_given_any_answer_when_reading_its_headers_then_it_is_hardened(self):
         response = Client().get("/api/health/live/")
         assert response["X-Content-Type-Options"] == "nosniff"

@@ -134,9 +134,9 @@ def service(transactional_db, tmp_path):
         verbosity=0,
     )
     call_command("seed_demo", stdout=io.StringIO())
-    with closing(Redis.from_url(settings.REDIS_URL)) as redis:
+    with closing(Redis.from_url(settings.CELERY_BROKER_URL)) as redis:
         redis.flushdb()  # what earlier tests queued
-    environment = {"REDIS_URL": settings.REDIS_URL, "PUBLIC_BASE_URL": PUBLIC_URL}
+    environment = {"REDIS_URL": settings.CELERY_BROKER_URL, "PUBLIC_BASE_URL": PUBLIC_URL}
     with Web(tmp_path, environment) as web, Worker(tmp_path, environment):
         yield f"http://localhost:{web.port}"
 

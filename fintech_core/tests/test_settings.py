@@ -1,5 +1,6 @@
 """A half-configured server does not start, and an unsafe one is reported before it serves."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -7,15 +8,17 @@ import sys
 import pytest
 from django.conf import settings
 from django.core.checks import run_checks
+from django.test import RequestFactory
+from django.views.debug import get_exception_reporter_filter
 
 from fintech_core.embedded.environment import production_environment
 
 
-def start(**changes):
+def start(program="", **changes):
     environment = {**os.environ, **changes}
     environment = {name: value for name, value in environment.items() if value is not None}
     return subprocess.run(
-        [sys.executable, "-c", "import django; django.setup()"],
+        [sys.executable, "-c", f"import django; django.setup(); {program}"],
         env=environment,
         cwd=settings.BASE_DIR,
         capture_output=True,
@@ -32,7 +35,28 @@ def start(**changes):
         ("SECRET_KEY", "change-me-" + "abcdefghij" * 6),
         ("JWT_SIGNING_KEY", None),
         ("JWT_SIGNING_KEY", "secret"),
+        ("JWT_SIGNING_KEY", "abcdefgh" * 6),
+        ("JWT_SIGNING_KEY", os.environ["SECRET_KEY"]),
         ("FIELD_ENCRYPTION_KEYS", None),
+        ("FIELD_ENCRYPTION_KEYS", "x3Vq-not-base64-of-32-bytes-Zp0aLw8Rt5YkUe1m"),
+        ("FIELD_ENCRYPTION_KEYS", os.environ["FIELD_ENCRYPTION_KEYS"] + ",short"),
+        ("FIELD_ENCRYPTION_KEYS", "A" * 43 + "="),
+        ("FIELD_ENCRYPTION_KEYS", ","),
+        ("DEBUG", "ture"),
+        ("RATELIMIT_ENABLE", "enabled"),
+        ("PORT", "http"),
+        ("TRUSTED_PROXY_COUNT", "-1"),
+        ("TRUSTED_PROXY_COUNT", "one"),
+        ("RATE_LIMIT_LOGIN", "10"),
+        ("RATE_LIMIT_REGISTER", "10/0m"),
+        ("RATE_LIMIT_TRANSFER", "ten/m"),
+        ("RATE_LIMIT_PAYMENT", "10/minute"),
+        ("METRICS_TOKEN", "guessable"),
+        ("PUBLIC_BASE_URL", "api.example.com"),
+        ("PUBLIC_BASE_URL", "ftp://api.example.com"),
+        ("SANDBOX_WEBHOOK_SECRET", "whsec_AAAA"),
+        ("SANDBOX_WEBHOOK_SECRET", "whsec_%%%%"),
+        ("SANDBOX_WEBHOOK_SECRET", os.environ["SANDBOX_WEBHOOK_SECRET"] + "," + "A" * 32),
         ("DATABASE_URL", None),
         ("REDIS_URL", None),
         ("DEFAULT_CURRENCY", "JPY"),
@@ -42,6 +66,78 @@ def test_given_a_missing_or_weak_value_when_starting_then_it_refuses_and_names_i
     refused = start(**{name: value})
     assert refused.returncode != 0
     assert name in refused.stderr
+
+
+def value_of(expression, **changes):
+    """What the settings make of an environment."""
+    started = start(
+        f"from django.conf import settings; print(repr(settings.{expression}))", **changes
+    )
+    assert started.returncode == 0, started.stderr
+    return ast.literal_eval(started.stdout)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "default"),
+    [
+        ("DEBUG", "DEBUG", False),
+        ("RATELIMIT_ENABLE", "RATELIMIT_ENABLE", True),
+        ("PAYMENTS_SANDBOX", "PAYMENTS_SANDBOX", False),
+        ("WEBHOOK_ALLOW_PRIVATE_TARGETS", "WEBHOOK_ALLOW_PRIVATE_TARGETS", False),
+        ("TRUSTED_PROXY_COUNT", "TRUSTED_PROXY_COUNT", 0),
+        ("PORT", "PORT", 8000),
+        ("ALLOWED_HOSTS", "ALLOWED_HOSTS", []),
+        ("CORS_ALLOWED_ORIGINS", "CORS_ALLOWED_ORIGINS", []),
+        ("RATE_LIMIT_LOGIN", "RATE_LIMIT_LOGIN", "10/m"),
+        ("METRICS_TOKEN", "METRICS_TOKEN", ""),
+        ("DEFAULT_CURRENCY", "DEFAULT_CURRENCY", "USD"),
+        ("EMAIL_URL", "EMAIL_BACKEND", "django.core.mail.backends.console.EmailBackend"),
+        ("PUBLIC_BASE_URL", "PUBLIC_BASE_URL", "http://localhost:8000"),
+    ],
+)
+def test_given_an_empty_value_when_starting_then_the_default_holds(name, setting, default):
+    assert value_of(setting, **{name: ""}) == default
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "setting", "expected"),
+    [
+        ("PUBLIC_BASE_URL", "HTTPS://api.example.com/", "IS_HTTPS", True),
+        (
+            "PUBLIC_BASE_URL",
+            "HTTPS://api.example.com/",
+            "PUBLIC_BASE_URL",
+            "https://api.example.com",
+        ),
+        ("ALLOWED_HOSTS", "a.example, b.example", "ALLOWED_HOSTS", ["a.example", "b.example"]),
+        ("RATELIMIT_ENABLE", "Off", "RATELIMIT_ENABLE", False),
+        ("RATE_LIMIT_LOGIN", "100/10m", "RATE_LIMIT_LOGIN", "100/10m"),
+        ("SANDBOX_WEBHOOK_SECRET", "whsec_" + "A" * 43, "PAYMENTS_SANDBOX", True),
+    ],
+)
+def test_given_another_spelling_when_starting_then_it_is_understood(name, value, setting, expected):
+    assert value_of(setting, **{name: value}) == expected
+
+
+def test_given_no_sandbox_when_its_secret_is_unusable_then_nobody_minds():
+    changes = {"PAYMENTS_SANDBOX": "false", "SANDBOX_WEBHOOK_SECRET": "whsec_AAAA"}
+    assert value_of("SANDBOX_WEBHOOK_SECRETS", **changes) == []
+
+
+def test_given_the_page_for_debugging_when_it_shows_the_settings_then_without_a_password(settings):
+    settings.CELERY_BROKER_URL = "redis://:hidden@redis/0"
+    settings.CACHES = {"default": {"LOCATION": "redis://:hidden@redis/0"}}
+    request = RequestFactory().get("/", DATABASE_URL="postgres://app:hidden@db/fintech")
+    shown = get_exception_reporter_filter(request)
+    assert "hidden" not in f"{shown.get_safe_settings()}{shown.get_safe_request_meta(request)}"
+    password = settings.DATABASES["default"]["PASSWORD"]
+    assert repr(password) not in str(shown.get_safe_settings())
+
+
+def test_given_the_settings_when_listed_then_no_address_with_its_password_has_its_name():
+    from fintech_core import settings as module
+
+    assert {"DATABASE_URL", "DATABASE_OWNER_URL", "REDIS_URL"} & set(dir(module)) == set()
 
 
 def test_given_a_careful_production_when_checking_then_nothing_is_reported():
@@ -64,6 +160,18 @@ def test_given_the_sandbox_in_production_when_checking_then_an_error(settings):
     assert "fintech.E002" in deploy_findings()
     settings.PAYMENTS_SANDBOX = False
     assert "fintech.E002" not in deploy_findings()
+
+
+def test_given_webhooks_into_our_own_network_when_checking_then_an_error(settings):
+    assert "fintech.E003" not in deploy_findings()
+    settings.WEBHOOK_ALLOW_PRIVATE_TARGETS = True
+    assert "fintech.E003" in deploy_findings()
+
+
+def test_given_any_host_when_checking_then_a_warning(settings):
+    assert "fintech.W005" not in deploy_findings()
+    settings.ALLOWED_HOSTS = ["*"]
+    assert "fintech.W005" in deploy_findings()
 
 
 def test_given_no_rate_limits_when_checking_then_a_warning(settings):

@@ -126,13 +126,13 @@ def post_event(intent):
 
 
 def queue_length():
-    with closing(Redis.from_url(settings.REDIS_URL)) as redis:
+    with closing(Redis.from_url(settings.CELERY_BROKER_URL)) as redis:
         return redis.llen("fintech:celery")
 
 
 def empty_queue():
     """This test run's own database of Redis."""
-    with closing(Redis.from_url(settings.REDIS_URL)) as redis:
+    with closing(Redis.from_url(settings.CELERY_BROKER_URL)) as redis:
         redis.flushdb()
 
 
@@ -142,7 +142,7 @@ def worker():
     command = [sys.executable, "-m", "celery", "-A", "fintech_core", "worker"]
     process = subprocess.Popen(
         [*command, "--loglevel", "INFO", "--concurrency", "2"],
-        env={**os.environ, "REDIS_URL": settings.REDIS_URL, "LOG_DIR": ""},
+        env={**os.environ, "REDIS_URL": settings.CELERY_BROKER_URL, "LOG_DIR": ""},
         cwd=settings.BASE_DIR,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

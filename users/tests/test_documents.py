@@ -10,7 +10,8 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import Http404
 from django.test import RequestFactory
 
-from users import services
+from users import pdf, services
+from users.documents import DOCUMENT_MAX_BYTES
 from users.models import KYCDocumentAccess, KYCSubmission
 from users.tests.factories import (
     ReviewerFactory,
@@ -32,14 +33,26 @@ def pdf_with(body: bytes) -> bytes:
     return PDF.replace(b"/Type /Catalog", b"/Type /Catalog " + body)
 
 
-def pdf_hiding(objects: bytes) -> bytes:
+SCRIPT = b"7 0 << /S /JavaScript /JS (app.alert(1)) >>"
+PLAIN_STREAM = b"/Type /ObjStm /N 1 /First 4 /Filter /FlateDecode"
+
+
+def pdf_hiding(
+    objects: bytes, about: bytes = PLAIN_STREAM, opening: bytes = b">>\nstream\n"
+) -> bytes:
     """The objects in a compressed stream, as PDF 1.5 allows."""
     packed = zlib.compress(objects)
-    return PDF + (
-        b"2 0 obj\n<< /Type /ObjStm /Filter /FlateDecode /Length %d >>\nstream\n" % len(packed)
-        + packed
+    return (
+        PDF
+        + (b"2 0 obj\n<< " + about + b" /Length %d " % len(packed) + opening + packed)
         + b"\nendstream\nendobj\n"
     )
+
+
+def hostile(*pieces: bytes) -> bytes:
+    """Five megabytes of the same."""
+    unit = b"".join(pieces)
+    return (PDF + unit * (DOCUMENT_MAX_BYTES // len(unit)))[:DOCUMENT_MAX_BYTES]
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +76,20 @@ def stored_files(media: Path) -> list[Path]:
 class TestUpload:
     @pytest.mark.parametrize(
         ("content", "extension"),
-        [(PDF, "pdf"), (PNG, "png"), (JPEG, "jpg"), (pdf_hiding(b"<< /Type /Page >>"), "pdf")],
+        [
+            (PDF, "pdf"),
+            (PNG, "png"),
+            (JPEG, "jpg"),
+            (pdf_hiding(b"7 0 << /Type /Page >>"), "pdf"),
+            (pdf_hiding(b"7 0 << /Type /Page >>", opening=b">>stream\r\n"), "pdf"),
+            # A table of the objects; an image; a table of contents.
+            (
+                pdf_hiding(b"\x02\x01", b"/Type /XRef /DecodeParms << /Predictor 12 >>"),
+                "pdf",
+            ),
+            (pdf_hiding(b"\xff" * 10_000, b"/Subtype /Image /Filter [/FlateDecode]"), "pdf"),
+            (pdf_with(b"/Outlines << /First 4 0 R /Last 4 0 R >>"), "pdf"),
+        ],
     )
     def test_given_a_document_when_uploaded_then_kept_privately_under_a_random_name(
         self, content, extension, media
@@ -114,10 +140,22 @@ class TestUpload:
             pdf_with(b"/AcroForm << /XFA [3 0 R] >>"),
             pdf_with(b"/RichMedia << >>"),
             PDF.replace(b"trailer <<", b"trailer << /Encrypt 5 0 R"),
-            pdf_hiding(b"<< /S /JavaScript /JS (app.alert(1)) >>"),
-            pdf_hiding(b"<< /S /JavaScript >>")
-            .replace(b"FlateDecode", b"LZWDecode")
-            .replace(b"stream\nx", b"stream\ny"),
+            pdf_hiding(SCRIPT),
+            pdf_hiding(b"7 0 << /S /J#61vaScript >>"),
+            # The same, where a reader finds it and a careless look does not.
+            pdf_hiding(SCRIPT, PLAIN_STREAM + b" " * 5000),
+            pdf_hiding(SCRIPT, opening=b">>\nstream\r"),
+            pdf_hiding(SCRIPT, opening=b">>\nstream \n"),
+            pdf_hiding(SCRIPT, opening=b">> % >>\nstream\n"),
+            pdf_hiding(SCRIPT, PLAIN_STREAM.replace(b"ObjStm", b"Obj#53tm")),
+            pdf_hiding(SCRIPT, PLAIN_STREAM + b" /X (stream)"),
+            pdf_hiding(SCRIPT, b"/N 1 /First 4 /Filter /FlateDecode"),
+            pdf_hiding(SCRIPT, b"/N 1 /First 4 /Filter /LZWDecode"),
+            pdf_hiding(SCRIPT, b"/N 1 /First 4 /DecodeParms << /Predictor 12 >>"),
+            pdf_hiding(SCRIPT, PLAIN_STREAM.replace(b"Flate", b"LZW")),
+            pdf_hiding(SCRIPT, PLAIN_STREAM + b" /DecodeParms 9 0 R"),
+            pdf_hiding(SCRIPT, PLAIN_STREAM.replace(b"/Flate", b"[/FlateDecode /Flate") + b"]"),
+            pdf_hiding(b"7 0 << /Type /Page >>").replace(b"\nendstream", b"")[:-20],
             PDF + b"<script>alert(1)</script>",
             PNG + b"<script>alert(1)</script>",
             JPEG + b"<?php system($_GET['c']); ?>",
@@ -130,6 +168,41 @@ class TestUpload:
         assert wrong_fields(response) == ["document_file"]
         assert response.json()["errors"][0]["code"] == "active"
         assert stored_files(media) == []
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            hostile(b"#23#23stream\n"),
+            hostile(b"#20"),
+            hostile(b">>\nstream\n"),
+            hostile(b"1 0 obj<</ObjStm "),
+            hostile(b">>\nstream\n", zlib.compress(b"1 0 " * 2_000_000), b"\nendstream\n"),
+            hostile(b">>\nstream\n", zlib.compress(b"1 0 "), b"\nendstream\n"),
+        ],
+    )
+    def test_given_a_file_made_to_be_slow_when_uploaded_then_400_after_bounded_work(
+        self, content, monkeypatch
+    ):
+        scans = []
+
+        class Watched(pdf.Scan):
+            def __init__(self):
+                super().__init__()
+                scans.append(self)
+
+        monkeypatch.setattr("users.documents.Scan", Watched)
+        assert upload(content).json()["errors"][0]["code"] == "active"
+        (scan,) = scans
+        assert scan.escapes <= pdf.ESCAPES_MAX + 1
+        assert scan.streams <= pdf.STREAMS_MAX + 1
+        assert scan.inflated <= pdf.INFLATED_MAX_BYTES + 4096
+
+    def test_given_kyc_under_review_when_uploading_then_409_before_the_file_is_looked_at(
+        self, monkeypatch
+    ):
+        client = client_for(UserFactory(kyc="pending"))
+        monkeypatch.setattr(services, "check_document", lambda _: pytest.fail("looked at"))
+        assert refusal(upload(PDF, client=client)) == (409, "invalid_state")
 
     def test_given_a_harmless_open_action_when_uploaded_then_202(self):
         assert upload(pdf_with(b"/OpenAction [1 0 R /Fit]")).status_code == 202

@@ -1,7 +1,7 @@
 import pytest
 
 from users.tests.factories import UserFactory, client_for
-from users.tests.helpers import at_once, login, post, refusal
+from users.tests.helpers import at_once, get, login, patch, post, refusal
 from users.tests.test_registration import ALICE
 
 WRONG = "wrong password"
@@ -60,6 +60,40 @@ class TestLoginLimit:
             for n in range(4)
         ]
         assert codes(answers) == [400, 400, 400, 429]
+
+
+@pytest.mark.django_db
+class TestOtherLimits:
+    def test_given_many_phone_numbers_when_asking_whether_somebody_has_them_then_429(
+        self, settings
+    ):
+        settings.PROFILE_RATE = "3/d"
+        client = client_for(UserFactory())
+        answers = [
+            patch("users/me/", {"phone_number": f"+4915199{n:06d}"}, client) for n in range(4)
+        ]
+        assert codes(answers) == [200, 200, 200, 429]
+        assert get("users/me/", client).status_code == 200
+
+    def test_given_many_documents_when_submitting_then_429_and_json_is_not_counted(self, settings):
+        settings.DOCUMENT_RATE = "3/d"
+        client = client_for(UserFactory())
+        for _ in range(4):
+            assert post("users/me/kyc/", {}, client).status_code == 400
+        answers = [
+            post("users/me/kyc/", {"city": "x"}, client, format="multipart") for _ in range(4)
+        ]
+        assert codes(answers) == [400, 400, 400, 429]
+
+    def test_given_a_flood_when_refreshing_verifying_or_signing_out_then_429(self, settings):
+        settings.SESSION_RATE = "3/d"
+        answers = [
+            post("auth/refresh/", {"refresh": "x"}),
+            post("auth/verify/", {"token": "x"}),
+            post("auth/logout/", {"refresh": "x"}),
+            post("auth/refresh/", {"refresh": "x"}),
+        ]
+        assert codes(answers) == [401, 401, 401, 429]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -110,6 +110,13 @@ class TestRegister:
     def test_given_a_bad_value_when_registering_then_400_names_the_field(self, field, value):
         assert set(wrong_fields(register(**{field: value}))) == {field}
 
+    @pytest.mark.parametrize("email", ["\u212aelly@example.com", "bob@\u212aelly.example"])
+    def test_given_a_letter_whose_lower_case_is_ascii_when_registering_then_400(self, email):
+        """The Kelvin sign becomes an ordinary k."""
+        response = post("users/register/", ALICE | {"email": email})
+        assert wrong_fields(response) == ["email"]
+        assert refusal(login(email)) == (400, "validation_error")
+
     @pytest.mark.parametrize("body", [[], "x", 5, None, [ALICE]])
     def test_given_a_body_that_is_no_object_when_registering_then_400(self, body):
         assert refusal(post("users/register/", body)) == (400, "validation_error")

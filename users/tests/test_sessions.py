@@ -166,6 +166,13 @@ class TestPasswordChange:
             assert set(wrong_fields(self.change(pair, new=weak))) == {"new_password"}
         assert_alive(pair)
 
+    def test_given_the_old_password_as_the_new_one_when_changing_it_then_400(self):
+        pair = sign_in(UserFactory())
+        response = self.change(pair, new=PASSWORD)
+        assert wrong_fields(response) == ["new_password"]
+        assert response.json()["errors"][0]["code"] == "password_unchanged"
+        assert_alive(pair)
+
     def test_given_raw_sql_when_the_password_changes_then_every_session_ends(self):
         alice, bob = UserFactory(), UserFactory()
         pair, others = sign_in(alice), sign_in(bob)

@@ -107,9 +107,8 @@ class Command(BaseCommand):
 
 
 def _reviewer() -> User:
-    if found := User.objects.filter(email=REVIEWER).first():
-        return found
-    reviewer = User.objects.create_user(
+    """Found again, she gets what an earlier version of this command did not give her."""
+    reviewer = User.objects.filter(email=REVIEWER).first() or User.objects.create_user(
         REVIEWER, PASSWORD, first_name="Olivia", last_name="Bennett", is_staff=True
     )
     reviewer.user_permissions.add(

@@ -1,0 +1,53 @@
+"""What the web server believes of a request, asked of a real one."""
+
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from fintech_core.tests.live import Web
+
+HTTPS = {"PUBLIC_BASE_URL": "https://api.example.com", "ALLOWED_HOSTS": "127.0.0.1"}
+
+
+def status(web: Web, path: str, headers: dict[str, str]) -> int:
+    connection = HTTPConnection("127.0.0.1", web.port, timeout=10)
+    connection.request("GET", path, headers=headers)
+    answer = connection.getresponse()
+    connection.close()
+    return answer.status
+
+
+@pytest.mark.parametrize(("proxies", "believed"), [("0", False), ("1", True)])
+def test_given_a_word_about_tls_when_it_comes_from_here_then_only_declared_proxies_are_believed(
+    tmp_path: Path, django_db_setup: None, proxies: str, believed: bool
+) -> None:
+    with Web(tmp_path, HTTPS | {"TRUSTED_PROXY_COUNT": proxies}) as web:
+        secure = status(web, "/api/v1/users/me/", {"X-Forwarded-Proto": "https"})
+        assert secure == (401 if believed else 301)
+        assert status(web, "/api/v1/users/me/", {}) == 301
+        for header in ("X-Forwarded-Protocol", "X-Forwarded-Ssl"):
+            for value in ("ssl", "on"):
+                assert status(web, "/api/v1/users/me/", {header: value}) == 301
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory, django_db_setup: None) -> Iterator[Web]:
+    with Web(tmp_path_factory.mktemp("web")) as started:
+        yield started
+
+
+def test_given_another_path_in_a_header_when_it_comes_from_here_then_the_real_one_is_served(
+    web: Web,
+) -> None:
+    assert status(web, "/api/health/live/", {"SCRIPT_NAME": "/api"}) == 200
+    assert status(web, "/api/health/live/", {"PATH_INFO": "/admin/"}) == 200
+
+
+@pytest.mark.parametrize("value", ["charset=hex", "charset=idna", "charset*=hex''a", "x*=no''%ff"])
+def test_given_an_encoding_that_is_none_of_text_when_asking_then_no_failure(
+    web: Web, value: str
+) -> None:
+    for path in ("/api/health/live/?q=%FF", "/admin/login/?q=%FF", "/api/v1/users/me/?q=%FF"):
+        assert status(web, path, {"Content-Type": f"text/plain; {value}"}) < 500
