@@ -36,6 +36,7 @@ class EmailAddressField(serializers.EmailField):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(max_length=254, **options)
+        self.validators.append(ascii_only)  # so that the schema says it, too
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):
