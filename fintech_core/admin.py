@@ -30,12 +30,11 @@ from unfold.paginator import InfinitePaginator
 from unfold.utils import parse_date_str
 from unfold.views import ChangeList
 
+from fintech_core.database import CLOCK_SLACK, lowest_id_at
 from fintech_core.exceptions import DomainError, problem_of
 from fintech_core.money import format_amount
 
 PAGES_MAX = 100
-# How far a process's clock, which is in a row's id, may be from the database's, which dates it.
-CLOCK_SLACK = timedelta(hours=1)
 NOTHING = "-"
 
 
@@ -122,11 +121,6 @@ class CreatedFilter(RangeDateFilter):
         """What is not a day within reason bounds nothing."""
         given = parse_date_str(self.used_parameters.get(f"{self.field_path}_{edge}"))
         return given if given and 1970 < given.year < 9999 else None
-
-
-def lowest_id_at(moment: datetime) -> UUID:
-    """No UUID of version 7 that was made at `moment` or later is lower."""
-    return UUID(int=int(moment.timestamp() * 1000) << 80)
 
 
 class ListAdmin(ModelAdmin):
@@ -241,13 +235,24 @@ class AskingAdmin(ModelAdmin):
     question_template: ClassVar[str] = "admin/question.html"
 
     def ask(
-        self, request: HttpRequest, object_id: str, question: Question, do: Callable[..., str]
+        self,
+        request: HttpRequest,
+        object_id: str,
+        question: Question,
+        do: Callable[..., str],
+        initial: Callable[[Any], dict[str, Any]] | None = None,
     ) -> HttpResponse:
-        """Show the question; once it is answered, `do(subject, **answers)`, and say what it did."""
+        """Show the question; once it is answered, `do(subject, **answers)`, and say what it did.
+
+        `initial(subject)` is what the form shows before it is answered.
+        """
         subject = self.get_object(request, object_id)
         if subject is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
-        form = question.form_class(request.POST if request.method == "POST" else None)
+        form = question.form_class(
+            request.POST if request.method == "POST" else None,
+            initial=initial(subject) if initial else None,
+        )
         if form.is_valid():
             self.attempt(request, subject, lambda: do(subject, **form.cleaned_data))
             return redirect(change_page(subject))

@@ -13,7 +13,7 @@ from django.urls import reverse
 
 from fintech_core.admin import link, list_page, money
 from payments.models import PaymentIntent, WebhookEvent
-from transactions.models import Transaction, TransactionLedger
+from transactions.models import Adjustment, Hold, Transaction, TransactionLedger
 from users.models import KYCStatus, KYCSubmission, Session, User
 from wallet.models import Wallet
 
@@ -38,8 +38,11 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
             "Money",
             [
                 _page(request, "Wallets", "account_balance_wallet", Wallet),
-                _page(request, "Transactions", "swap_horiz", Transaction),
+                _transactions(request),
+                _page(request, "Holds", "lock_clock", Hold),
                 _page(request, "Ledger entries", "menu_book", TransactionLedger),
+                _adjustments(request),
+                _trial_balance(request),
             ],
         ),
         _section(
@@ -97,6 +100,30 @@ def _events(request: HttpRequest) -> dict[str, Any]:
     return entry
 
 
+def _transactions(request: HttpRequest) -> dict[str, Any]:
+    """Its list; the trial balance lies below it, but has an entry of its own."""
+    is_active = request.path != reverse("admin:transactions_trial_balance")
+    return _entry(request, "Transactions", "swap_horiz", Transaction, is_active=is_active)
+
+
+def _adjustments(request: HttpRequest) -> dict[str, Any]:
+    entry = _page(request, "Adjustments", "balance", Adjustment)
+    if may_view(request, Adjustment):
+        entry |= _badge(_open_adjustments(), "warning")
+    return entry
+
+
+def _trial_balance(request: HttpRequest) -> dict[str, Any]:
+    page = reverse("admin:transactions_trial_balance")
+    return {
+        "title": "Trial balance",
+        "icon": "calculate",
+        "link": page,
+        "active": lambda _: request.path == page,
+        "permission": lambda _: may_view(request, Transaction),
+    }
+
+
 def _badge(rows: QuerySet[Any], variant: str) -> dict[str, Any]:
     number = up_to(rows)
     return {"badge": number, "badge_variant": variant} if number != "0" else {}
@@ -127,6 +154,10 @@ def _parked_events() -> QuerySet[WebhookEvent]:
     return WebhookEvent.objects.filter(status=WebhookEvent.Status.PARKED)
 
 
+def _open_adjustments() -> QuerySet[Adjustment]:
+    return Adjustment.objects.filter(status=Adjustment.Status.PROPOSED)
+
+
 def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """The first page: what waits for staff, and the newest transactions."""
     context["tiles"] = [
@@ -147,6 +178,7 @@ def _tiles() -> list[dict[str, Any]]:
         _tile("Parked webhook events", _parked_events(), "status__exact=parked"),
         _tile("Events in the queue", received, "status__exact=received"),
         _tile("Frozen wallets", frozen, "status__exact=frozen"),
+        _tile("Adjustments to decide", _open_adjustments(), "status__exact=proposed"),
     ]
 
 

@@ -4,7 +4,9 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
 
 from django.db import OperationalError, connection
 
@@ -15,7 +17,11 @@ Result = TypeVar("Result")
 # PostgreSQL's deadlock_detected and serialization_failure: the whole transaction was rolled
 # back and may be run again from its start.
 _RETRYABLE = {"40P01", "40001"}
+_LOCK_NOT_AVAILABLE = "55P03"
 _TRIES = 4
+
+# How far a process's clock, which is in a row's id, may be from the database's, which dates it.
+CLOCK_SLACK = timedelta(hours=1)
 
 
 def sqlstate(exc: BaseException) -> str:
@@ -23,9 +29,27 @@ def sqlstate(exc: BaseException) -> str:
     return str(getattr(exc.__cause__, "pgcode", None) or "")
 
 
+def lock_timed_out(exc: BaseException) -> bool:
+    """Whether somebody else held a lock for longer than this session waits for one."""
+    return sqlstate(exc) == _LOCK_NOT_AVAILABLE
+
+
 def violated_constraint(exc: BaseException) -> str:
     """The name of the constraint, unique index or trigger rule behind an IntegrityError, or ""."""
     return str(getattr(getattr(exc.__cause__, "diag", None), "constraint_name", None) or "")
+
+
+def database_time() -> datetime:
+    """The database's clock, now. Ask under the locks: a transaction may have waited for them."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        (now,) = cursor.fetchone()
+    return now
+
+
+def lowest_id_at(moment: datetime) -> UUID:
+    """No UUID of version 7 that was made at `moment` or later is lower."""
+    return UUID(int=int(moment.timestamp() * 1000) << 80)
 
 
 def retry_on_conflict(work: Callable[[], Result]) -> Result:
@@ -45,3 +69,16 @@ def retry_on_conflict(work: Callable[[], Result]) -> Result:
             logger.warning("transaction repeated", extra={"sqlstate": sqlstate(exc)})
             time.sleep(random.uniform(0.005, 0.02) * 2**attempt)  # noqa: S311 - jitter
     raise AssertionError("unreachable")
+
+
+def query(statement: str, **parameters: Any) -> list[Any]:
+    """The rows of one statement, for what is said better in SQL than through the ORM."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters or None)
+        return list(cursor.fetchall())
+
+
+def execute(statement: str, **parameters: Any) -> None:
+    """Run one statement that answers nothing."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters or None)

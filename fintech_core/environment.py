@@ -16,6 +16,7 @@ from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured
 
 MEANINGFUL_WHEN_EMPTY = {"LOG_DIR"}
+SEED_BYTES = 32
 WEBHOOK_SECRET_BYTES_MIN = 24  # Standard Webhooks: between 24 and 64 bytes
 
 _YES, _NO = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
@@ -60,6 +61,16 @@ class Environment(environ.Env):
         if not keys:
             raise ImproperlyConfigured(f"{name} names no key.")
         return keys
+
+    def ed25519_seeds(self, name: str) -> list[bytes]:
+        """Keys, comma-separated: the base64 of 32 random bytes each."""
+        try:
+            seeds = [base64.b64decode(part, validate=True) for part in _parts(self.str(name))]
+        except (ValueError, binascii.Error) as exc:
+            raise ImproperlyConfigured(f"{name} is not base64 (make setup).") from exc
+        if not seeds or any(len(seed) != SEED_BYTES or len(set(seed)) < 8 for seed in seeds):
+            raise ImproperlyConfigured(f"{name} must be the base64 of {SEED_BYTES} random bytes.")
+        return seeds
 
     def webhook_secrets(self, name: str) -> list[str]:
         secrets = _parts(self.str(name, default=""))

@@ -221,8 +221,7 @@ def _flatten(detail: Any, path: str = "") -> Any:
     """Yield `{field, code, detail}` for every leaf; nested fields read `transfers[3].amount`."""
     if isinstance(detail, Mapping):
         for name, inner in detail.items():
-            whole = name in ("non_field_errors", "__all__")
-            yield from _flatten(inner, path if whole else f"{path}.{name}" if path else str(name))
+            yield from _flatten(inner, _inner_path(path, name))
     elif isinstance(detail, list | tuple):
         for position, inner in enumerate(detail):
             nested = isinstance(inner, Mapping | list)
@@ -230,6 +229,15 @@ def _flatten(detail: Any, path: str = "") -> Any:
     else:
         code = getattr(detail, "code", "invalid") or "invalid"
         yield {"field": path, "code": str(code), "detail": str(detail)[:DETAIL_LENGTH]}
+
+
+def _inner_path(path: str, name: str | int) -> str:
+    """Of a member; or of an item of a list, whose errors REST framework names by their number."""
+    if isinstance(name, int):
+        return f"{path}[{name}]"
+    if name in ("non_field_errors", "__all__"):
+        return path
+    return f"{path}.{name}" if path else name
 
 
 def problem_handler(exc: Exception, context: dict[str, Any]) -> Response:

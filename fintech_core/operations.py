@@ -13,7 +13,16 @@ from django.db.models import Q
 GROUP = "Operations"
 # All their models may be viewed. The shared kernel's are not here: nobody browses idempotency.
 VIEWED_APPS = ("users", "wallet", "transactions", "payments", "admin")
-EXTRA = ("review_kyc", "process_again")
+# Whoever may propose an adjustment may also approve one, only never their own. Nobody decides about
+# their own wallet, either.
+EXTRA = (
+    "review_kyc",
+    "process_again",
+    "propose_adjustment",
+    "approve_adjustment",
+    "change_status",
+    "change_limits",
+)
 
 
 def give_operations_their_permissions(*, app_config: Any, using: str, apps: Apps, **_: Any) -> None:

@@ -10,12 +10,21 @@ OWNER = "owner"
 # Only ever added to. Everything else may be read, added, changed and deleted by the application,
 # as far as the triggers allow.
 APPEND_ONLY = {
+    "transactions_checkpointleaf",
+    "transactions_ledgercheckpoint",
     "transactions_transactionledger",
+    "transactions_transferbatch",
+    "transactions_transferbatchleg",
     "users_kycstep",
     "users_kycsubmission",
     "users_kycdocumentaccess",
+    "wallet_limitoverride",
+    "wallet_walletstep",
 }
 NEVER_DELETED = {
+    "transactions_adjustment",
+    "transactions_checkpointnode",
+    "transactions_hold",
     "transactions_transaction",
     "wallet_wallet",
     "fintech_core_idempotencyrecord",
@@ -23,7 +32,8 @@ NEVER_DELETED = {
     "payments_paymentintent",
     "payments_webhookevent",
 }
-READ_ONLY = {"django_migrations"}
+# A trigger writes the seals, with the owner's rights: who serves cannot forge one.
+READ_ONLY = {"django_migrations", "transactions_ledgerseal", "transactions_outsideseal"}
 
 
 def serving_role() -> str | None:

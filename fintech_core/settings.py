@@ -31,6 +31,8 @@ if JWT_SIGNING_KEY == SECRET_KEY:
     raise ImproperlyConfigured("JWT_SIGNING_KEY must differ from SECRET_KEY.")
 # The first encrypts, all of them decrypt, so that keys can be rotated.
 FIELD_ENCRYPTION_KEYS = env.fernet_keys("FIELD_ENCRYPTION_KEYS")
+# The first signs the ledger's checkpoints, all of them are trusted, so that keys can be rotated.
+LEDGER_SIGNING_KEYS = env.ed25519_seeds("LEDGER_SIGNING_KEY")
 DEBUG = env.flag("DEBUG", default=False)
 ALLOWED_HOSTS = env.names("ALLOWED_HOSTS")
 PORT = env.count("PORT", default=8000)
@@ -182,6 +184,17 @@ CELERY_BEAT_SCHEDULE = {
         "task": "payments.cleanup_old_webhook_events",
         "schedule": timedelta(hours=1),
     },
+    "expire-holds": {
+        "task": "transactions.expire_holds",
+        "schedule": 15.0,
+        "options": {"expires": 15},
+    },
+    "checkpoint-ledger": {
+        "task": "transactions.checkpoint_ledger",
+        "schedule": timedelta(minutes=5),
+        "options": {"expires": 300},
+    },
+    "delete-old-debits": {"task": "wallet.delete_old_debits", "schedule": timedelta(hours=1)},
     "delete-dead-sessions": {"task": "users.delete_dead_sessions", "schedule": timedelta(hours=1)},
     "delete-old-counters": {
         "task": "fintech_core.delete_old_counters",
@@ -309,6 +322,9 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "SORT_OPERATIONS": True,  # else the order of methods changes from run to run
     "ENUM_NAME_OVERRIDES": {
+        "BatchLegStatus": "transactions.models.TransferBatchLeg.Status",
+        "BatchStatus": "transactions.models.TransferBatch.Status",
+        "HoldStatus": "transactions.models.Hold.Status",
         "TransactionStatus": "transactions.models.Transaction.Status",
         "PaymentIntentStatus": "payments.models.PaymentIntent.Status",
         "WebhookEventStatus": "payments.models.WebhookEvent.Status",
@@ -319,9 +335,17 @@ SPECTACULAR_SETTINGS = {
 DEFAULT_CURRENCY = env.str("DEFAULT_CURRENCY", default="USD")
 if DEFAULT_CURRENCY not in TWO_DECIMAL_CURRENCIES:
     raise ImproperlyConfigured("DEFAULT_CURRENCY must be an ISO 4217 code with two decimals.")
-# By KYC tier, in major units of the wallet's currency. A tier without `transfer_max` sends nothing.
-WALLET_LIMITS: dict[str, dict[str, Decimal]] = {
-    "approved": {"balance_max": Decimal("100000.00"), "transfer_max": Decimal("10000.00")},
+# By KYC tier, in major units of the wallet's currency. A limit that is missing here allows nothing:
+# who is not approved sends nothing. Daily: within 24 hours. Monthly: within 30 days.
+WALLET_LIMITS: dict[str, dict[str, Decimal | int]] = {
+    "approved": {
+        "transfer_max": Decimal("10000.00"),
+        "daily_total": Decimal("50000.00"),
+        "daily_count": 5_000,
+        "monthly_total": Decimal("200000.00"),
+        "monthly_count": 50_000,
+        "balance_max": Decimal("100000.00"),
+    },
     "unverified": {"balance_max": Decimal("1000.00")},
 }
 

@@ -5,6 +5,7 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
+from django.urls import URLPattern, path
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, DropdownFilter
 from unfold.decorators import display
 
@@ -16,7 +17,9 @@ from fintech_core.admin import (
     money,
     uuid_in,
 )
+from transactions import adjustment_admin, hold_admin  # noqa: F401 - register
 from transactions.models import Account, Transaction, TransactionLedger
+from transactions.trial_balance_admin import trial_balance_page
 from users import queries as users_queries
 
 STATUS_COLOURS = {
@@ -86,6 +89,14 @@ class TransactionAdmin(HistoryAdmin):
     ]
 
     related = ["from_user", "to_user", "parent"]
+
+    def get_urls(self) -> list[URLPattern]:
+        page = path(
+            "trial-balance/",
+            self.admin_site.admin_view(trial_balance_page),
+            name="transactions_trial_balance",
+        )
+        return [page, *super().get_urls()]
 
     def found_by(self, text: str) -> Q:
         if text.upper().startswith(REFERENCE_PREFIX):

@@ -9,7 +9,8 @@ from django.db.models import QuerySet
 
 from fintech_core.money import is_amount_text
 from transactions import queries
-from transactions.models import Transaction, TransactionLedger
+from transactions.models import Hold, Transaction, TransactionLedger
+from users.authentication import caller_of
 
 Entries = QuerySet[TransactionLedger]
 
@@ -55,3 +56,20 @@ class EntryFilter(django_filters.FilterSet):
 
     def by_amount_max(self, entries: Entries, name: str, value: str) -> Entries:
         return entries.filter(amount__lte=Decimal(value))
+
+
+class HoldFilter(django_filters.FilterSet):
+    """`out`: on the caller's money; `in`: in the caller's favour."""
+
+    status = django_filters.ChoiceFilter(choices=Hold.Status.choices)
+    direction = django_filters.ChoiceFilter(choices=_DIRECTIONS, method="by_direction")
+
+    class Meta:
+        model = Hold
+        fields: list[str] = []
+
+    def by_direction(self, holds: QuerySet[Hold], name: str, value: str) -> QuerySet[Hold]:
+        caller_id = caller_of(self.request).pk
+        if value == "in":
+            return holds.filter(to_user_id=caller_id)
+        return holds.filter(from_user_id=caller_id)

@@ -10,9 +10,13 @@ from uuid import UUID
 
 from django.db import transaction
 
+from fintech_core.database import retry_on_conflict
 from fintech_core.idempotency import Answer, IdempotentCall
-from transactions import transfers
-from transactions.models import Account, Transaction
+from transactions import adjustments, batches, holds, refunds, transfers
+from transactions.adjustments import Proposal
+from transactions.batches import Batch
+from transactions.holds import Reservation
+from transactions.models import Account, Adjustment, Hold, Transaction
 from transactions.posting import Posting, post
 from transactions.transfers import Transfer
 from users.models import User
@@ -20,7 +24,9 @@ from wallet.exceptions import CurrencyMismatch, WalletClosed
 from wallet.models import Wallet
 from wallet.services import lock_wallets
 
-__all__ = ["TransactionService", "Transfer"]
+__all__ = ["Batch", "Proposal", "Reservation", "TransactionService", "Transfer"]
+
+EXPIRY_SECONDS_MAX = 12.0  # less than between two runs in CELERY_BEAT_SCHEDULE
 
 
 class TransactionService:
@@ -35,6 +41,76 @@ class TransactionService:
         WalletFrozen, InsufficientFunds, LimitExceeded. A refusal writes nothing but its memory.
         """
         return idempotency.once(lambda: transfers.transfer(sender, transfer))
+
+    @staticmethod
+    def transfer_batch(*, sender: User, batch: Batch, idempotency: IdempotentCall) -> Answer:
+        """Make up to a thousand transfers, once per idempotency key, in one database transaction.
+
+        Each leg is a transaction of its own, and is refused as a transfer is, in the light of the
+        legs before it. Atomic: the first refusal is the answer, with the leg's `index`, and nothing
+        moves. Independent: the answer says of each leg what became of it. Raises KYCRequired.
+        """
+        return idempotency.once(lambda: batches.transfer_batch(sender, batch))
+
+    @staticmethod
+    def create_hold(
+        *, payer: User, reservation: Reservation, idempotency: IdempotentCall
+    ) -> Answer:
+        """Reserve money for the recipient, once per idempotency key; it leaves `available` at once.
+
+        Refused as a transfer is, in the same order: KYCRequired, SelfTransfer, RecipientNotFound,
+        RecipientUnavailable, CurrencyMismatch, WalletFrozen, InsufficientFunds, LimitExceeded.
+        """
+        return idempotency.once(lambda: holds.create(payer, reservation))
+
+    @staticmethod
+    def capture_hold(
+        *, caller: User, hold_id: UUID, amount: Decimal | None, idempotency: IdempotentCall
+    ) -> Answer:
+        """Let the recipient take `amount` (None: all) of a hold, once; the rest is released.
+
+        Raises NotFound (not the caller's), NotAllowed (the payer) and InvalidState (resolved, or
+        due to expire, whether or not a job has run). Remembered: AmountExceedsRemaining,
+        RecipientUnavailable (closed, deactivated, or no room below the balance limit) and
+        WalletFrozen (the payer's). The payer's limits were asked when the money was reserved.
+        """
+        with holds.freed_if_late(hold_id):
+            return idempotency.once(lambda: holds.capture(caller, hold_id, amount))
+
+    @staticmethod
+    def void_hold(*, caller: User, hold_id: UUID) -> Hold:
+        """Release a hold, as its recipient or as staff; never as the payer, staff or not.
+
+        Raises NotFound, NotAllowed, and InvalidState for a hold that is resolved or has expired.
+        """
+        with holds.freed_if_late(hold_id):
+            return retry_on_conflict(lambda: transaction.atomic(holds.void)(caller, hold_id))
+
+    @staticmethod
+    def expire_holds() -> int:
+        """Release the holds that are due; how many. Safe to run twice, and at once with anything.
+
+        Captures look at the time themselves, so nothing but the payer's wait depends on it.
+        """
+        return holds.expire_due(seconds_max=EXPIRY_SECONDS_MAX)
+
+    @staticmethod
+    def refund(
+        *,
+        caller: User,
+        transaction_id: UUID,
+        amount: Decimal | None,
+        reason: str,
+        idempotency: IdempotentCall,
+    ) -> Answer:
+        """Send `amount` (None: the rest) of a transfer or capture back to its payer, once per key.
+
+        For its recipient, or staff; it takes the recipient's money either way. Raises NotFound,
+        NotAllowed (the original payer, staff or not) and InvalidState (any other type). Remembered:
+        AmountExceedsRemaining, RecipientUnavailable (the payer is closed or deactivated),
+        WalletFrozen and InsufficientFunds. Neither KYC nor limits stand in its way.
+        """
+        return idempotency.once(lambda: refunds.refund(caller, transaction_id, amount, reason))
 
     @staticmethod
     @transaction.atomic
@@ -74,6 +150,41 @@ class TransactionService:
                 effect_key=effect_key,
             )
         )
+
+    @staticmethod
+    @transaction.atomic
+    def propose_adjustment(*, proposer: User, proposal: Proposal) -> Adjustment:
+        """Write down what should be put right in a wallet; somebody else has to approve it.
+
+        Raises PermissionDenied unless `proposer` is active staff with
+        `transactions.propose_adjustment` and does not own the wallet, NotFound, WalletClosed, and
+        ValidationError for an amount that is none or an empty reason.
+        """
+        return adjustments.propose(proposer, proposal)
+
+    @staticmethod
+    def approve_adjustment(*, approver: User, adjustment_id: UUID) -> Adjustment:
+        """Post what somebody else proposed, once, against the `adjustments` account.
+
+        Raises PermissionDenied unless `approver` is active staff with
+        `transactions.approve_adjustment`, did not propose it and does not own the wallet; NotFound;
+        InvalidState once it is decided; WalletClosed; for a debit WalletFrozen, and
+        InsufficientFunds if less is available. Limits do not apply.
+        """
+        return retry_on_conflict(
+            lambda: transaction.atomic(adjustments.approve)(approver, adjustment_id)
+        )
+
+    @staticmethod
+    @transaction.atomic
+    def reject_adjustment(*, decider: User, adjustment_id: UUID, reason: str) -> Adjustment:
+        """Decide against a proposal, or withdraw one's own; nothing moves.
+
+        Raises PermissionDenied unless `decider` is active staff who proposed it or has
+        `transactions.approve_adjustment`, NotFound, InvalidState once it is decided, and
+        ValidationError for an empty reason.
+        """
+        return adjustments.reject(decider, adjustment_id, reason)
 
 
 def _require_same(earlier: Transaction, wallet: Wallet, amount: Decimal, currency: str) -> None:

@@ -279,7 +279,7 @@ def set_active(*, user_id: UUID, is_active: bool, actor: User) -> User:
 
     Raises PermissionDenied without `users.change_user` or for oneself, and UserNotFound.
     """
-    _require_staff(actor, CHANGE_PERMISSION, subject_id=user_id)
+    require_staff(actor, CHANGE_PERMISSION, subject_id=user_id)
     user = _locked_user(user_id)
     user.is_active = is_active
     user.save(update_fields=["is_active"])
@@ -288,8 +288,11 @@ def set_active(*, user_id: UUID, is_active: bool, actor: User) -> User:
     return user
 
 
-def _require_staff(actor: User, permission: str, *, subject_id: UUID | None = None) -> None:
-    """Asked of the database, not of an object that may be as old as its request."""
+def require_staff(actor: User, permission: str, *, subject_id: UUID | None = None) -> None:
+    """Raises PermissionDenied unless `actor` is active staff with `permission`, not the subject.
+
+    Asked of the database, not of an object that may be as old as its request.
+    """
     current = User.objects.filter(pk=actor.pk, is_active=True, is_staff=True).first()
     if current is None or not current.has_perm(permission):
         raise NotPermitted
@@ -413,7 +416,7 @@ def reject_kyc(*, user_id: UUID, reviewer: User, reason: str) -> User:
 
 @transaction.atomic
 def _review(*, user_id: UUID, reviewer: User, verdict: KYCStatus, reason: str = "") -> User:
-    _require_staff(reviewer, REVIEW_PERMISSION, subject_id=user_id)
+    require_staff(reviewer, REVIEW_PERMISSION, subject_id=user_id)
     user = _locked_user(user_id)
     if user.kyc_status != KYCStatus.PENDING:
         raise InvalidState(f"KYC is {user.kyc_status}, not pending.")
@@ -461,7 +464,7 @@ def open_document(*, submission_id: UUID, reader: User) -> OpenedDocument:
     Raises PermissionDenied unless `reader` is active staff with `users.review_kyc`, and
     UserNotFound when there is no such submission, or no document with it.
     """
-    _require_staff(reader, REVIEW_PERMISSION)
+    require_staff(reader, REVIEW_PERMISSION)
     submission = KYCSubmission.objects.filter(pk=submission_id).exclude(document_file="").first()
     if submission is None:
         raise UserNotFound("There is no such document.")

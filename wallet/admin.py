@@ -1,31 +1,159 @@
-"""Wallets, to look at. Money moves by transactions alone, and no transaction is made here."""
+"""Wallets. Money moves by transactions alone, and no transaction is made here; staff freeze,
+unfreeze and close wallets, and set limits for single ones."""
 
+from collections.abc import Callable
+from typing import Any
+
+from django import forms
 from django.contrib import admin
 from django.db.models import Q
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import mark_safe
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
-from unfold.decorators import display
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
+from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from fintech_core.admin import (
+    AskingAdmin,
     CreatedFilter,
     HistoryAdmin,
+    HistoryInline,
+    Question,
     link,
     link_to,
     money,
     uuid_in,
 )
+from fintech_core.money import DECIMAL_PLACES, MAX_DIGITS
 from users import queries as users_queries
-from wallet.models import Wallet
+from users.models import User
+from wallet import services
+from wallet.limits import NAMES, limits_of
+from wallet.models import REASON_MAX_LENGTH, LimitOverride, Wallet, WalletStep
+from wallet.services import LIMITS_PERMISSION, STATUS_PERMISSION, ChosenLimits
 
 STATUS_COLOURS = {
     Wallet.Status.ACTIVE: "success",
     Wallet.Status.FROZEN: "warning",
     Wallet.Status.CLOSED: "danger",
 }
+LIMIT_NAMES = {
+    "transfer_max": "A single payment",
+    "daily_total": "Sent within 24 hours",
+    "daily_count": "Payments within 24 hours",
+    "monthly_total": "Sent within 30 days",
+    "monthly_count": "Payments within 30 days",
+    "balance_max": "Balance",
+}
+
+
+# --- What is asked -------------------------------------------------------------------------------
+
+
+class ReasonForm(forms.Form):
+    reason = forms.CharField(
+        max_length=REASON_MAX_LENGTH,
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
+        help_text="Staff read this; the customer does not.",
+    )
+
+
+def _amount(name: str) -> forms.DecimalField:
+    return forms.DecimalField(
+        label=LIMIT_NAMES[name],
+        required=False,
+        min_value=0,
+        max_digits=MAX_DIGITS,
+        decimal_places=DECIMAL_PLACES,
+        widget=UnfoldAdminTextInputWidget(attrs={"inputmode": "decimal"}),
+    )
+
+
+def _count(name: str) -> forms.IntegerField:
+    return forms.IntegerField(
+        label=LIMIT_NAMES[name],
+        required=False,
+        min_value=0,
+        max_value=2**31 - 1,
+        widget=UnfoldAdminTextInputWidget(attrs={"inputmode": "numeric"}),
+    )
+
+
+class LimitsForm(ReasonForm):
+    transfer_max = _amount("transfer_max")
+    daily_total = _amount("daily_total")
+    daily_count = _count("daily_count")
+    monthly_total = _amount("monthly_total")
+    monthly_count = _count("monthly_count")
+    balance_max = _amount("balance_max")
+    field_order = (*NAMES, "reason")
+
+
+FREEZE = Question(
+    title="Freeze",
+    explanation="Nothing leaves the wallet any more. What arrives is still credited.",
+    button="Freeze",
+    form_class=ReasonForm,
+    is_dangerous=True,
+)
+UNFREEZE = Question(
+    title="Unfreeze",
+    explanation="The customer may send money again.",
+    button="Unfreeze",
+    form_class=ReasonForm,
+)
+CLOSE = Question(
+    title="Close",
+    explanation="Nothing leaves the wallet or arrives in it any more. There is no way back.",
+    button="Close",
+    form_class=ReasonForm,
+    is_dangerous=True,
+)
+LIMITS = Question(
+    title="Set limits",
+    explanation=(
+        "They replace whatever was set before, at once. Where you leave a field empty, the limit "
+        "of the KYC tier counts. Nobody may send before their KYC is approved, whatever you set."
+    ),
+    button="Set limits",
+    form_class=LimitsForm,
+)
+
+
+# --- What was decided ----------------------------------------------------------------------------
+
+
+class WalletStepInline(HistoryInline):
+    model = WalletStep
+    verbose_name_plural = "Frozen, unfrozen, closed; newest first"
+    fields = ["created_at", "from_status", "to_status", "by", "reason"]
+    hide_title = True
+
+    related = ["actor"]
+
+    @display(description="By")
+    def by(self, step: WalletStep) -> str:
+        return link(step.actor)
+
+
+class LimitOverrideInline(HistoryInline):
+    model = LimitOverride
+    verbose_name_plural = "Limits set for this wallet; the newest count"
+    fields = ["created_at", *NAMES, "by", "reason"]
+    hide_title = True
+
+    related = ["actor"]
+
+    @display(description="By")
+    def by(self, override: LimitOverride) -> str:
+        return link(override.actor)
 
 
 @admin.register(Wallet)
-class WalletAdmin(HistoryAdmin):
+class WalletAdmin(AskingAdmin, HistoryAdmin):
     list_display = ["owner", "in_wallet", "on_hold", "to_spend", "state", "last_entry_at"]
     list_display_links = ["in_wallet"]
     list_filter = [("status", ChoicesDropdownFilter), ("created_at", CreatedFilter)]
@@ -33,10 +161,14 @@ class WalletAdmin(HistoryAdmin):
     fieldsets = [
         (None, {"fields": ["id", "owner", "currency", "status", "created_at"]}),
         ("Money", {"fields": ["in_wallet", "on_hold", "to_spend"]}),
-        ("History", {"fields": ["entry_count", "last_entry_at", "entries"]}),
+        ("Limits", {"fields": ["limits"]}),
+        ("History", {"fields": ["entry_count", "last_entry_at", "entries", "adjustments"]}),
     ]
 
-    related = ["user"]
+    inlines = [WalletStepInline, LimitOverrideInline]
+    actions_detail = ["freeze", "unfreeze", "close", "set_limits"]
+
+    related = ["user", "limit_override"]
 
     def found_by(self, text: str) -> Q:
         key = uuid_in(text)
@@ -62,8 +194,113 @@ class WalletAdmin(HistoryAdmin):
     def state(self, wallet: Wallet) -> tuple[str, str]:
         return wallet.status, wallet.get_status_display()
 
+    @display(description="In force")
+    def limits(self, wallet: Wallet) -> str:
+        """What the tier allows, as staff changed it for this wallet."""
+        in_force = limits_of(wallet, wallet.user)
+        return format_html_join(
+            mark_safe("<br>"),
+            "{}: {}",
+            (
+                (LIMIT_NAMES[name], _shown(name, getattr(in_force, name), wallet.currency))
+                for name in NAMES
+            ),
+        )
+
     @display(description="Ledger entries")
     def entries(self, wallet: Wallet) -> str:
         """By name: this app does not know that the ledger exists."""
         page = reverse("admin:transactions_transactionledger_changelist")
         return link_to(f"{page}?wallet__exact={wallet.pk}", "Show")
+
+    @display(description="Adjustments")
+    def adjustments(self, wallet: Wallet) -> str:
+        """By name, too. The pages behind the links ask who may."""
+        shown = reverse("admin:transactions_adjustment_changelist")
+        proposal = reverse("admin:transactions_adjustment_add")
+        return format_html(
+            "{} &middot; {}",
+            link_to(f"{shown}?wallet__exact={wallet.pk}", "Show"),
+            link_to(f"{proposal}?wallet={wallet.pk}", "Propose one"),
+        )
+
+    # --- What staff do (permissions by method: see UserAdmin)
+
+    def has_status_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm(STATUS_PERMISSION)
+
+    def has_limits_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm(LIMITS_PERMISSION)
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        """Those that can succeed. Nobody is offered to decide about their own wallet."""
+        wallet = self.get_object(request, str(object_id))
+        if wallet is None or wallet.user_id == request.user.pk:
+            return []
+        is_open = wallet.status != Wallet.Status.CLOSED
+        useful = {
+            "freeze": wallet.status == Wallet.Status.ACTIVE,
+            "unfreeze": wallet.status == Wallet.Status.FROZEN,
+            "close": is_open and not wallet.balance,
+            "set_limits": is_open,
+        }
+        offered = super().get_actions_detail(request, object_id)
+        return [one for one in offered if useful[one.action_name.removeprefix("wallet_wallet_")]]
+
+    @action(
+        description="Freeze",
+        url_path="freeze",
+        icon="ac_unit",
+        variant=ActionVariant.DANGER,
+        permissions=["status"],
+    )
+    def freeze(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return self._ask_why(request, object_id, FREEZE, services.freeze, "Frozen")
+
+    @action(description="Unfreeze", url_path="unfreeze", icon="undo", permissions=["status"])
+    def unfreeze(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return self._ask_why(request, object_id, UNFREEZE, services.unfreeze, "Unfrozen")
+
+    @action(description="Close", url_path="close", icon="block", permissions=["status"])
+    def close(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return self._ask_why(request, object_id, CLOSE, services.close, "Closed")
+
+    def _ask_why(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        question: Question,
+        step: Callable[..., Wallet],
+        done: str,
+    ) -> HttpResponse:
+        def do(wallet: Wallet, reason: str) -> str:
+            step(wallet_id=wallet.pk, actor=_staff(request), reason=reason)
+            return f"{done}: {reason}"
+
+        return self.ask(request, object_id, question, do)
+
+    @action(description="Set limits", url_path="set-limits", icon="tune", permissions=["limits"])
+    def set_limits(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def do(wallet: Wallet, reason: str, **chosen: Any) -> str:
+            services.override_limits(
+                wallet_id=wallet.pk,
+                actor=_staff(request),
+                reason=reason,
+                chosen=ChosenLimits(**chosen),
+            )
+            return f"Limits set: {reason}"
+
+        return self.ask(request, object_id, LIMITS, do, initial=_chosen_before)
+
+
+def _chosen_before(wallet: Wallet) -> dict[str, Any]:
+    return {name: getattr(wallet.limit_override, name, None) for name in NAMES}
+
+
+def _shown(name: str, most: Any, currency: str) -> str:
+    return str(most) if name.endswith("_count") else money(most, currency)
+
+
+def _staff(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)  # noqa: S101 - the admin let nobody else in
+    return request.user

@@ -1,6 +1,6 @@
 """Why money may not move."""
 
-from fintech_core.exceptions import DomainError
+from fintech_core.exceptions import TITLES, DomainError
 
 
 class KYCRequired(DomainError):
@@ -34,3 +34,11 @@ class WalletClosed(DomainError):
 
     code = "wallet_closed"
     title = "The wallet is closed."
+
+
+class WalletNotFound(DomainError):
+    """Staff named a wallet that is not there."""
+
+    code = "not_found"
+    title = TITLES["not_found"]
+    status = 404

@@ -1,35 +1,59 @@
-"""What a user's KYC tier allows. Amounts are in major units of the wallet's currency."""
+"""What a user's KYC tier, and staff, allow. Amounts are in major units of the wallet's currency.
 
+Everything here fails closed: a tier that is missing, or that lacks a limit, allows nothing.
+"""
+
+from dataclasses import dataclass, fields
 from decimal import Decimal
+from typing import Any
 
 from django.conf import settings
 
+from fintech_core.money import format_amount
 from users.models import User
 from wallet.exceptions import LimitExceeded
-from wallet.models import Wallet
+from wallet.models import ZERO, Wallet
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is in force for one wallet. Daily: within 24 hours. Monthly: within 30 days."""
+
+    transfer_max: Decimal = ZERO
+    daily_total: Decimal = ZERO
+    daily_count: int = 0
+    monthly_total: Decimal = ZERO
+    monthly_count: int = 0
+    balance_max: Decimal = ZERO
+
+
+NAMES = tuple(field.name for field in fields(Limits))
 
 
 def tier_of(user: User) -> str:
     return "approved" if user.is_kyc_approved else "unverified"
 
 
-def balance_max(user: User) -> Decimal:
-    """The most that the user's wallet may hold through payments that we can still refuse."""
-    return settings.WALLET_LIMITS[tier_of(user)]["balance_max"]
+def limits_of(wallet: Wallet, user: User) -> Limits:
+    """The tier's limits, as staff changed them for this wallet.
+
+    An override moves limits that the tier has. It grants none that the tier lacks, so nothing
+    leaves the wallet of somebody who is not approved, whatever was set for it before.
+    """
+    of_tier: dict[str, Any] = settings.WALLET_LIMITS.get(tier_of(user), {})
+    known = {name: of_tier[name] for name in NAMES if of_tier.get(name) is not None}
+    override = wallet.limit_override
+    changed = {name: getattr(override, name) for name in known} if override else {}
+    return Limits(**known | {name: most for name, most in changed.items() if most is not None})
 
 
 def has_room_for(wallet: Wallet, user: User, amount: Decimal) -> bool:
-    return wallet.balance + amount <= balance_max(user)
-
-
-def require_transfer_allowed(user: User, amount: Decimal) -> None:
-    """Raises LimitExceeded for a debit above the tier's maximum; a tier without one has none."""
-    most = settings.WALLET_LIMITS[tier_of(user)].get("transfer_max", Decimal(0))
-    if amount > most:
-        raise LimitExceeded(f"A single transfer may be at most {most:.2f}.")
+    """Whether the wallet may hold that much more, through payments that we can still refuse."""
+    return wallet.balance + amount <= limits_of(wallet, user).balance_max
 
 
 def require_room_for_deposit(wallet: Wallet, user: User, amount: Decimal) -> None:
     """Raises LimitExceeded. Asked when a deposit is begun; money that did arrive is credited."""
     if not has_room_for(wallet, user, amount):
-        raise LimitExceeded(f"The wallet may hold at most {balance_max(user):.2f}.")
+        most = format_amount(limits_of(wallet, user).balance_max)
+        raise LimitExceeded(f"The wallet may hold at most {most}.", limit="balance_max")

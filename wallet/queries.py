@@ -1,16 +1,49 @@
-"""Reading wallets."""
+"""Reading wallets, and what left them of late."""
 
+from dataclasses import dataclass
+from decimal import Decimal
 from uuid import UUID
 
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
-from wallet.models import Wallet
+from fintech_core.database import query
+from wallet.models import ZERO, Wallet
 
 
 def wallet_of(user_id: UUID) -> Wallet:
     """The user's wallet, with `as_of`: the database's time when it was read."""
     return _dated().get(user_id=user_id)
+
+
+@dataclass
+class Debits:
+    """What was sent or reserved within the last 24 hours, and within the last 30 days."""
+
+    daily_total: Decimal = ZERO
+    daily_count: int = 0
+    monthly_total: Decimal = ZERO
+    monthly_count: int = 0
+
+
+# The whole of the oldest hour counts. At most 721 rows, an index range; `statement_timestamp()`
+# stays the same within the statement, so it can bound the range.
+_DEBITS = """
+SELECT coalesce(sum(total) FILTER (WHERE hour >= begin.day), 0),
+       coalesce(sum(count) FILTER (WHERE hour >= begin.day), 0),
+       coalesce(sum(total), 0),
+       coalesce(sum(count), 0)
+  FROM wallet_debitbucket,
+       (SELECT date_trunc('hour', statement_timestamp() - interval '24 hours', 'UTC') AS day) begin
+ WHERE wallet_id = %(wallet)s
+   AND hour >= date_trunc('hour', statement_timestamp() - interval '720 hours', 'UTC')
+"""
+
+
+def debits_of(wallet_id: UUID) -> Debits:
+    """By the database's clock. Ask under the wallet's lock if a decision depends on it."""
+    [row] = query(_DEBITS, wallet=wallet_id)
+    return Debits(*row)
 
 
 def _dated() -> QuerySet[Wallet]:

@@ -1,9 +1,11 @@
-"""How a wallet looks to its owner."""
+"""How a wallet looks, and what staff say when they change its status."""
 
 from rest_framework import serializers
 
 from fintech_core.money import BalanceField
-from wallet.models import Wallet
+from fintech_core.serializers import StrictSerializer, TextField
+from users.validators import plain_text
+from wallet.models import REASON_MAX_LENGTH, Wallet
 
 
 class WalletSerializer(serializers.ModelSerializer[Wallet]):
@@ -26,15 +28,9 @@ class WalletSerializer(serializers.ModelSerializer[Wallet]):
         read_only_fields = fields
 
 
-class WalletBalanceSerializer(serializers.ModelSerializer[Wallet]):
-    """The balance, and the moment (of the database's clock) at which it was read."""
-
-    balance = BalanceField()
-    held = BalanceField()
-    available = BalanceField()
-    as_of = serializers.DateTimeField(read_only=True)
-
-    class Meta:
-        model = Wallet
-        fields = ("currency", "balance", "held", "available", "as_of")
-        read_only_fields = fields
+class ReasonSerializer(StrictSerializer):
+    reason = TextField(
+        max_length=REASON_MAX_LENGTH,
+        validators=[plain_text],
+        help_text="Why. Staff read it; the customer does not.",
+    )

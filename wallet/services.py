@@ -1,11 +1,28 @@
-"""Locking wallets, the one way to get one whose money may be touched, and writing them back."""
+"""Locking wallets, the one way to get one whose money may be touched, and writing them back; what
+staff decide about them; and what left them, for the limits."""
 
+import logging
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from decimal import Decimal
 from uuid import UUID
 
+from django.db import connection, transaction
 from django.utils import timezone
+from rest_framework.exceptions import ErrorDetail, ValidationError
 
-from wallet.models import Wallet
+from fintech_core.database import execute
+from fintech_core.exceptions import InvalidState
+from users.exceptions import NotOnOneself
+from users.models import User
+from users.services import require_staff
+from wallet.exceptions import WalletNotFound
+from wallet.models import LimitOverride, Wallet, WalletStep
+
+logger = logging.getLogger(__name__)
+
+STATUS_PERMISSION = "wallet.change_status"
+LIMITS_PERMISSION = "wallet.change_limits"
 
 
 def lock_wallets(*wallet_ids: UUID) -> dict[UUID, Wallet]:
@@ -18,10 +35,199 @@ def lock_wallets(*wallet_ids: UUID) -> dict[UUID, Wallet]:
     return {wallet.pk: wallet for wallet in rows}
 
 
+def share_wallet(user_id: UUID) -> Wallet:
+    """Wait for whoever changes the user's wallet, and keep the next one out until the transaction
+    ends. Readers share it: they do not wait for each other."""
+    rows = Wallet.objects.raw("SELECT * FROM wallet_wallet WHERE user_id = %s FOR SHARE", [user_id])
+    return rows[0]
+
+
+def save_held(wallets: Iterable[Wallet]) -> None:
+    """Write what locked wallets reserve, in one statement. For holds.
+
+    Before the balance is written: what is held may at no time exceed it.
+    """
+    now = timezone.now()
+    changed = list(wallets)
+    for wallet in changed:
+        wallet.updated_at = now
+    Wallet.objects.bulk_update(changed, ["held", "updated_at"])
+
+
 def save_balances(wallets: Iterable[Wallet]) -> None:
-    """Write the moved balances of locked wallets, in one statement. For the ledger's posting."""
+    """Write the moved balances of locked wallets, in one statement. For the ledger's posting.
+
+    In SQL, for a batch moves a thousand: the ORM would write a CASE of that many branches.
+    """
     now = timezone.now()
     moved = list(wallets)
     for wallet in moved:
         wallet.updated_at = now
-    Wallet.objects.bulk_update(moved, ["balance", "entry_count", "last_entry_at", "updated_at"])
+    execute(
+        _SAVE_BALANCES,
+        ids=[wallet.pk for wallet in moved],
+        balances=[wallet.balance for wallet in moved],
+        entry_counts=[wallet.entry_count for wallet in moved],
+        times=[wallet.last_entry_at for wallet in moved],
+        now=now,
+    )
+
+
+_SAVE_BALANCES = """
+UPDATE wallet_wallet wallet
+   SET balance = moved.balance,
+       entry_count = moved.entry_count,
+       last_entry_at = moved.last_entry_at,
+       updated_at = %(now)s
+  FROM unnest(%(ids)s::uuid[], %(balances)s::numeric[], %(entry_counts)s::bigint[],
+              %(times)s::timestamptz[]) AS moved (id, balance, entry_count, last_entry_at)
+ WHERE wallet.id = moved.id
+"""
+
+
+# --- Freeze, unfreeze, close ---------------------------------------------------------------------
+
+_Status = Wallet.Status
+_STEPS = {
+    (_Status.ACTIVE, _Status.FROZEN),
+    (_Status.FROZEN, _Status.ACTIVE),
+    (_Status.ACTIVE, _Status.CLOSED),
+    (_Status.FROZEN, _Status.CLOSED),
+}
+
+
+def freeze(*, wallet_id: UUID, actor: User, reason: str) -> Wallet:
+    """Let nothing leave the wallet from now on; credits still arrive.
+
+    Raises PermissionDenied unless `actor` is active staff with `wallet.change_status` and not the
+    owner; WalletNotFound; InvalidState unless the wallet is active; and a ValidationError for an
+    empty reason.
+    """
+    return _change_status(wallet_id, actor, Wallet.Status.FROZEN, reason)
+
+
+def unfreeze(*, wallet_id: UUID, actor: User, reason: str) -> Wallet:
+    """Undo a freeze. Raises what `freeze` raises; InvalidState unless the wallet is frozen."""
+    return _change_status(wallet_id, actor, Wallet.Status.ACTIVE, reason)
+
+
+def close(*, wallet_id: UUID, actor: User, reason: str) -> Wallet:
+    """End the wallet for good: neither debits nor credits.
+
+    Raises what `freeze` raises; InvalidState while it holds money, and if it is closed already.
+    """
+    return _change_status(wallet_id, actor, Wallet.Status.CLOSED, reason)
+
+
+@transaction.atomic
+def _change_status(wallet_id: UUID, actor: User, to_status: Wallet.Status, reason: str) -> Wallet:
+    """Under the wallet's lock: whatever moves money has finished, or will see the new status."""
+    wallet = _lock_for(actor, STATUS_PERMISSION, wallet_id)
+    _require_step(wallet, to_status)
+    WalletStep.objects.create(
+        wallet=wallet,
+        actor=actor,
+        from_status=wallet.status,
+        to_status=to_status,
+        reason=_written(reason),
+    )
+    facts = {"wallet": str(wallet.pk), "from_status": wallet.status, "to_status": str(to_status)}
+    wallet.status = to_status
+    wallet.save(update_fields=["status", "updated_at"])
+    logger.info("wallet status changed", extra=facts | {"actor_id": str(actor.pk)})
+    return wallet
+
+
+def _require_step(wallet: Wallet, to_status: Wallet.Status) -> None:
+    if (wallet.status, to_status) not in _STEPS:
+        raise InvalidState(f"The wallet is {wallet.status}.")
+    if to_status == Wallet.Status.CLOSED and (wallet.balance or wallet.held):
+        raise InvalidState("The wallet is not empty: it can be closed at zero alone.")
+
+
+def _lock_for(actor: User, permission: str, wallet_id: UUID) -> Wallet:
+    """The locked wallet, for staff who may and who do not own it."""
+    require_staff(actor, permission)
+    wallet = lock_wallets(wallet_id).get(wallet_id)
+    if wallet is None:
+        raise WalletNotFound
+    if wallet.user_id == actor.pk:
+        raise NotOnOneself
+    return wallet
+
+
+def _written(reason: str) -> str:
+    if not (reason := reason.strip()):
+        raise ValidationError({"reason": [ErrorDetail("Say why.", code="blank")]})
+    return reason
+
+
+# --- Limits --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenLimits:
+    """Limits for one wallet, in major units of its currency; None: what its tier has."""
+
+    transfer_max: Decimal | None = None
+    daily_total: Decimal | None = None
+    daily_count: int | None = None
+    monthly_total: Decimal | None = None
+    monthly_count: int | None = None
+    balance_max: Decimal | None = None
+
+
+@transaction.atomic
+def override_limits(
+    *, wallet_id: UUID, actor: User, reason: str, chosen: ChosenLimits
+) -> LimitOverride:
+    """Set the limits of one wallet; this replaces whatever was set for it before.
+
+    Raises PermissionDenied unless `actor` is active staff with `wallet.change_limits` and not the
+    owner; WalletNotFound; a ValidationError for an empty reason. The database refuses what is
+    below zero.
+    """
+    wallet = _lock_for(actor, LIMITS_PERMISSION, wallet_id)
+    made = LimitOverride.objects.create(
+        wallet=wallet, actor=actor, reason=_written(reason), **asdict(chosen)
+    )
+    wallet.limit_override = made
+    wallet.save(update_fields=["limit_override"])
+    facts = {"wallet": str(wallet.pk), "override": made.pk, "actor_id": str(actor.pk)}
+    logger.info("wallet limits changed", extra=facts)
+    return made
+
+
+_RECORD_DEBITS = """
+INSERT INTO wallet_debitbucket AS bucket (wallet_id, hour, total, count)
+VALUES (%(wallet)s, date_trunc('hour', statement_timestamp(), 'UTC'), %(total)s, %(count)s)
+    ON CONFLICT (wallet_id, hour) DO UPDATE
+   SET total = bucket.total + excluded.total, count = bucket.count + excluded.count
+"""
+
+
+def record_debits(wallet_id: UUID, *, total: Decimal, count: int) -> None:
+    """Count debits against the locked wallet's limits, in the transaction that makes them."""
+    execute(_RECORD_DEBITS, wallet=wallet_id, total=total, count=count)
+
+
+_DELETE_OLD = """
+DELETE FROM wallet_debitbucket WHERE (wallet_id, hour) IN (
+    SELECT wallet_id, hour FROM wallet_debitbucket
+     WHERE hour < date_trunc('hour', now() - interval '721 hours', 'UTC')
+     ORDER BY hour LIMIT %s FOR UPDATE SKIP LOCKED
+)
+"""
+
+
+def delete_old_debits(*, batch_size: int = 1000, batches_max: int = 100) -> int:
+    """Forget what no limit looks back at any more, in small transactions; how many rows."""
+    deleted = 0
+    for _ in range(batches_max):
+        with connection.cursor() as cursor:
+            cursor.execute(_DELETE_OLD, [batch_size])
+            count = cursor.rowcount
+        deleted += count
+        if count < batch_size:
+            break
+    return deleted

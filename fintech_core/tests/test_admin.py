@@ -13,13 +13,14 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from uuid_utils.compat import uuid7
 
-from fintech_core.admin import HistoryAdmin, lowest_id_at
+from fintech_core.admin import HistoryAdmin
+from fintech_core.database import lowest_id_at
 from fintech_core.models import IdempotencyRecord, RateLimitCounter
 from fintech_core.operations import GROUP, VIEWED_APPS, give_operations_their_permissions
 from payments.models import PaymentIntent, WebhookEvent
 from payments.tests.factories import PaymentIntentFactory, WebhookEventFactory
-from transactions.models import Transaction, TransactionLedger
-from transactions.tests.helpers import person, send
+from transactions.models import Hold, Transaction, TransactionLedger
+from transactions.tests.helpers import person, reserve, send
 from users import services
 from users.models import KYCSubmission, Session, User
 from users.tests.factories import PASSWORD, StaffFactory, UserFactory, sign_in
@@ -34,6 +35,7 @@ BIG = [
     Wallet,
     Transaction,
     TransactionLedger,
+    Hold,
     PaymentIntent,
     WebhookEvent,
 ]
@@ -78,6 +80,7 @@ def history() -> dict[Any, Any]:
     alice, bob = person("100.00"), person()
     sign_in(alice)
     send(alice, bob, "10.00")
+    reserve(alice, bob, "5.00")
     PaymentIntentFactory(status="succeeded")
     WebhookEventFactory(status="parked")
     return {model: model.objects.order_by("-pk").first() for model in BIG}
@@ -466,6 +469,8 @@ class TestOperations:
             assert operator.has_perm(f"{model._meta.app_label}.view_{model._meta.model_name}")
         assert operator.has_perm("users.review_kyc")
         assert operator.has_perm("payments.process_again")
+        assert operator.has_perm("wallet.change_status")
+        assert operator.has_perm("wallet.change_limits")
         assert not operator.has_perm("users.change_user")
         assert not operator.has_perm("fintech_core.view_idempotencyrecord")
 

@@ -18,9 +18,8 @@ from payments.tests.factories import (
 )
 from payments.tests.helpers import balance, credits_of, make_due, post_webhook
 from transactions.services import TransactionService
-from transactions.tests.helpers import breaches, fund
+from transactions.tests.helpers import breaches, close, freeze, fund
 from users.tests.factories import StaffFactory, UserFactory
-from wallet.models import Wallet
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -76,7 +75,7 @@ class TestSuccess:
         assert outcomes_of(event) == ["processed"]
 
     def test_given_a_frozen_wallet_when_money_arrived_then_it_is_credited(self, intent):
-        Wallet.objects.filter(user=intent.user).update(status="frozen")
+        freeze(intent.user)
         settle(intent)
         assert balance(intent.user) == PAID
 
@@ -167,7 +166,7 @@ class TestDisagreement:
         assert balance(intent.user) == 0
 
     def test_given_a_closed_wallet_when_money_arrived_then_parked(self, intent):
-        Wallet.objects.filter(user=intent.user).update(status="closed")
+        close(intent.user)
         event = settle(intent)
         assert (event.status, intent.status) == ("parked", "requires_payment")
         assert "wallet_closed" in event.last_error

@@ -16,9 +16,8 @@ from payments.models import PaymentIntent, WebhookEvent
 from payments.services import PaymentService
 from payments.tests.factories import PaymentIntentFactory, event_body, settle, signed
 from payments.tests.helpers import INTENTS_URL, balance, code_of, credits_of, post_webhook
-from transactions.tests.helpers import at_once, breaches, client_of, fund
+from transactions.tests.helpers import at_once, breaches, client_of, close, freeze, fund
 from users.tests.factories import UserFactory
-from wallet.models import Wallet
 
 pytestmark = pytest.mark.django_db
 
@@ -144,11 +143,11 @@ class TestCreate:
         assert code_of(create(newcomer, {"amount": "1000.01"})) == (422, "limit_exceeded")
 
     def test_given_a_frozen_wallet_when_created_then_it_may_still_be_filled(self, alice):
-        Wallet.objects.filter(user=alice).update(status="frozen")
+        freeze(alice)
         assert create(alice).status_code == 201
 
     def test_given_a_closed_wallet_when_created_then_422(self, alice):
-        Wallet.objects.filter(user=alice).update(status="closed")
+        close(alice)
         assert code_of(create(alice)) == (422, "wallet_frozen")
 
     @override_settings(RATE_LIMIT_PAYMENT="2/m")

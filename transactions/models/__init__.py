@@ -1,5 +1,24 @@
 """The ledger's tables, a module for each word."""
 
+from transactions.models.adjustment import Adjustment
+from transactions.models.batch import LEGS_MAX, TransferBatch, TransferBatchLeg
+from transactions.models.checkpoint import CheckpointLeaf, CheckpointNode, LedgerCheckpoint
+from transactions.models.hold import Hold
 from transactions.models.ledger import Account, Transaction, TransactionLedger
+from transactions.models.seal import LedgerSeal, OutsideSeal
 
-__all__ = ["Account", "Transaction", "TransactionLedger"]
+__all__ = [
+    "LEGS_MAX",
+    "Account",
+    "Adjustment",
+    "CheckpointLeaf",
+    "CheckpointNode",
+    "Hold",
+    "LedgerCheckpoint",
+    "LedgerSeal",
+    "OutsideSeal",
+    "Transaction",
+    "TransactionLedger",
+    "TransferBatch",
+    "TransferBatchLeg",
+]

@@ -175,9 +175,11 @@ class TransactionLedger(models.Model):
             models.Index(
                 name="transactions_ledger_moment", fields=["wallet", "created_at", "sequence"]
             ),
+            # With what a sum needs: a trial balance reads a system account from the index alone.
             models.Index(
                 name="transactions_ledger_account",
                 fields=["account", "created_at"],
+                include=["currency", "entry_type", "amount"],
                 condition=Q(wallet__isnull=True),
             ),
         ]

@@ -1,6 +1,6 @@
 """How transactions and ledger entries look from outside."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -72,6 +72,11 @@ class MoneyAnswerSerializer(TransactionSerializer):
         return BalanceField().to_representation(mine.balance_after) if mine else None
 
 
+def money_answer_to(caller_id: UUID) -> Callable[[Transaction], Mapping[str, Any]]:
+    """How a money call presents what it posted to its caller."""
+    return lambda made: MoneyAnswerSerializer(made, context={"caller_id": caller_id}).data
+
+
 class RecipientField(TextField):
     """An email address (any case) or a user id, in the form in which the service looks it up."""
 
@@ -136,6 +141,20 @@ class TransferRequestSerializer(StrictSerializer):
 
     def to_transfer(self) -> Transfer:
         return Transfer(**self.validated_data)
+
+
+class RefundRequestSerializer(StrictSerializer):
+    amount = AmountField(required=False, help_text="Default: what has not been refunded yet.")
+    reason = TextField(
+        max_length=255,
+        required=False,
+        allow_blank=True,
+        default="",
+        help_text="Becomes the refund's `description`.",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        return {"amount": None, **attrs}
 
 
 class LedgerEntrySerializer(serializers.ModelSerializer[TransactionLedger]):

@@ -4,6 +4,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -13,11 +14,12 @@ from django.db import connections
 from rest_framework.test import APIClient
 
 from fintech_core.idempotency import Answer, IdempotentCall
-from transactions.models import Transaction
-from transactions.services import TransactionService, Transfer
+from transactions.models import Hold, Transaction
+from transactions.services import Reservation, TransactionService, Transfer
 from transactions.verification import Breach, verify
 from users.models import User
-from users.tests.factories import UserFactory
+from users.tests.factories import StaffFactory, UserFactory
+from wallet import services as wallets
 
 _numbers = itertools.count(1)
 
@@ -39,6 +41,40 @@ def person(funded: str | None = None, **facts: Any) -> User:
     return user
 
 
+def guardian() -> User:
+    """One member of staff for all wallets of a test."""
+    email = "guardian@staff.example.com"
+    found: User | None = User.objects.filter(email=email).first()
+    permissions = [wallets.STATUS_PERMISSION, wallets.LIMITS_PERMISSION]
+    return found or StaffFactory.create(email=email, permissions=permissions)
+
+
+def freeze(user: User) -> None:
+    wallets.freeze(wallet_id=user.wallet.pk, actor=guardian(), reason="Under review.")
+
+
+def unfreeze(user: User) -> None:
+    wallets.unfreeze(wallet_id=user.wallet.pk, actor=guardian(), reason="Reviewed.")
+
+
+def close(user: User) -> None:
+    """At zero alone."""
+    wallets.close(wallet_id=user.wallet.pk, actor=guardian(), reason="The customer left.")
+
+
+def set_limits(user: User, **chosen: Any) -> None:
+    """Amounts as texts; what is not named is the tier's."""
+    typed: dict[str, Any] = {
+        name: Decimal(most) if isinstance(most, str) else most for name, most in chosen.items()
+    }
+    wallets.override_limits(
+        wallet_id=user.wallet.pk,
+        actor=guardian(),
+        reason="Agreed with the customer.",
+        chosen=wallets.ChosenLimits(**typed),
+    )
+
+
 def send(sender: User, recipient: User | str, amount: str, key: str | None = None) -> Answer:
     """A transfer as a view makes it, without HTTP."""
     to = recipient if isinstance(recipient, str) else str(recipient.pk)
@@ -52,8 +88,65 @@ def send(sender: User, recipient: User | str, amount: str, key: str | None = Non
     return TransactionService.transfer_money(sender=sender, transfer=transfer, idempotency=call)
 
 
+def call_by(user: User, key: str | None = None, **asked: Any) -> IdempotentCall:
+    return IdempotentCall.internal(
+        user_id=user.pk, operation="test call", key=key or str(uuid4()), asked=asked
+    )
+
+
+def reserve(payer: User, recipient: User, amount: str, *, seconds: int = 604_800) -> Answer:
+    """A hold as a view makes it, without HTTP."""
+    reservation = Reservation(
+        recipient=str(recipient.pk),
+        amount=Decimal(amount),
+        currency="USD",
+        expires_in=timedelta(seconds=seconds),
+    )
+    return TransactionService.create_hold(
+        payer=payer, reservation=reservation, idempotency=call_by(payer)
+    )
+
+
+def hold_of(answer: Answer) -> Hold:
+    return Hold.objects.get(pk=answer.content["id"])
+
+
+def capture(recipient: User, hold: Hold, amount: str | None = None) -> Answer:
+    return TransactionService.capture_hold(
+        caller=recipient,
+        hold_id=hold.pk,
+        amount=Decimal(amount) if amount else None,
+        idempotency=call_by(recipient),
+    )
+
+
+def refund(recipient: User, transaction_id: Any, amount: str | None = None) -> Answer:
+    return TransactionService.refund(
+        caller=recipient,
+        transaction_id=transaction_id,
+        amount=Decimal(amount) if amount else None,
+        reason="",
+        idempotency=call_by(recipient),
+    )
+
+
+def let_time_pass(owner: Any, hold: Hold) -> None:
+    """Make the hold due, as if it had been made a month ago."""
+    owner.execute("SET session_replication_role = replica")
+    owner.execute(
+        "UPDATE transactions_hold SET created_at = created_at - interval '31 days',"
+        " expires_at = expires_at - interval '31 days' WHERE id = %s",
+        [str(hold.pk)],
+    )
+    owner.execute("SET session_replication_role = origin")
+
+
 def balance(user: User) -> Decimal:
     return type(user.wallet).objects.get(user=user).balance
+
+
+def held(user: User) -> Decimal:
+    return type(user.wallet).objects.get(user=user).held
 
 
 def breaches() -> list[Breach]:

@@ -11,7 +11,6 @@ from fintech_core.idempotency import Answer
 from transactions.models import Transaction, TransactionLedger
 from transactions.services import TransactionService
 from transactions.tests.helpers import at_once, balance, breaches, person, send
-from wallet.models import Wallet
 from wallet.services import lock_wallets
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -77,7 +76,7 @@ def test_given_a_freeze_when_transfers_race_with_it_then_each_goes_one_way_or_th
     alice, bob = person("10.00"), person()
 
     def freeze():
-        Wallet.objects.filter(user=alice).update(status="frozen")
+        freeze(alice)
 
     *outcomes, _ = at_once(*[lambda: send(alice, bob, "1.00") for _ in range(8)], freeze)
     assert {x.content.get("code", "moved") for x in outcomes} <= {"moved", "wallet_frozen"}

@@ -16,6 +16,7 @@ from transactions.tests.helpers import (
     balance,
     breaches,
     client_of,
+    freeze,
     fund,
     person,
     refused_by,
@@ -132,7 +133,7 @@ def test_given_a_remembered_answer_when_the_sender_may_no_longer_pay_then_it_is_
     alice, bob = person("10.00"), person()
     client, body = client_of(alice), {"recipient": bob.email, "amount": "1.00"}
     first = post(client, body, key="k")
-    type(alice.wallet).objects.filter(user=alice).update(status="frozen")
+    freeze(alice)
     assert post(client, body, key="k").content == first.content
 
 

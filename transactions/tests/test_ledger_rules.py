@@ -9,7 +9,17 @@ from django.db import DatabaseError, IntegrityError, ProgrammingError, connectio
 
 from transactions.models import Transaction
 from transactions.services import TransactionService
-from transactions.tests.helpers import balance, breaches, fund, person, refused_by, send
+from transactions.tests.helpers import (
+    balance,
+    breaches,
+    close,
+    freeze,
+    fund,
+    person,
+    refund,
+    refused_by,
+    send,
+)
 from wallet.exceptions import WalletClosed
 from wallet.models import Wallet
 
@@ -261,12 +271,12 @@ class TestAppendOnly:
             run(f"UPDATE transactions_transaction SET {change}")
 
     def test_given_refunds_when_moving_them_down_or_above_the_amount_then_refused(self):
-        person("10.00")
-        run("UPDATE transactions_transaction SET refunded_amount = 4")
+        alice, bob = person("10.00"), person()
+        refund(bob, send(alice, bob, "10.00").content["id"], "4.00")
         with refused_by("transactions_transaction_refunds_upward"):
-            run("UPDATE transactions_transaction SET refunded_amount = 3.99")
+            run("UPDATE transactions_transaction SET refunded_amount = 3.99 WHERE type='transfer'")
         with refused_by("transactions_transaction_refunds_within_amount"):
-            run("UPDATE transactions_transaction SET refunded_amount = 10.01")
+            run("UPDATE transactions_transaction SET refunded_amount = 10.01 WHERE type='transfer'")
 
 
 @pytest.mark.django_db(transaction=True)
@@ -358,10 +368,9 @@ class TestWalletAgreesWithItsLedger:
             run(f"UPDATE wallet_wallet SET {change} WHERE balance = 10")
 
     def test_given_a_closed_wallet_when_reopening_it_then_refused(self):
-        person()
-        run("UPDATE wallet_wallet SET status = 'closed'")
+        close(person())
         with refused_by("wallet_wallet_closed_is_final"):
-            run("UPDATE wallet_wallet SET status = 'active'")
+            run("UPDATE wallet_wallet SET status = 'active' WHERE status = 'closed'")
 
     def test_given_a_temporary_table_of_the_same_name_when_forging_then_still_refused(self):
         forgery = Forgery(person("10.00"))
@@ -385,13 +394,13 @@ class TestDeposits:
 
     def test_given_a_frozen_wallet_when_money_arrives_then_it_is_credited(self):
         alice = person()
-        Wallet.objects.filter(user=alice).update(status="frozen")
+        freeze(alice)
         fund(alice, "5.00")
         assert balance(alice) == Decimal("5.00")
 
     def test_given_a_closed_wallet_when_money_arrives_then_refused(self):
         alice = person()
-        Wallet.objects.filter(user=alice).update(status="closed")
+        close(alice)
         with pytest.raises(WalletClosed):
             fund(alice, "5.00")
 

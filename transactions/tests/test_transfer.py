@@ -8,9 +8,18 @@ import pytest
 from rest_framework.test import APIClient
 
 from transactions.models import Transaction, TransactionLedger
-from transactions.tests.helpers import balance, breaches, client_of, fund, person, send
+from transactions.tests.helpers import (
+    balance,
+    breaches,
+    client_of,
+    close,
+    freeze,
+    fund,
+    person,
+    reserve,
+    send,
+)
 from users.tests.factories import UserFactory
-from wallet.models import Wallet
 
 URL = "/api/v1/transactions/transfer/"
 
@@ -223,7 +232,7 @@ class TestTransfer:
 
     def test_given_a_closed_recipient_when_sending_then_recipient_unavailable(self):
         alice, bob = person("10.00"), person()
-        Wallet.objects.filter(user=bob).update(status="closed")
+        close(bob)
         response = post(client_of(alice), {"recipient": str(bob.pk), "amount": "1.00"})
         assert refusal(response) == (422, "recipient_unavailable")
 
@@ -243,13 +252,13 @@ class TestTransfer:
 
     def test_given_a_frozen_sender_when_sending_then_wallet_frozen(self):
         alice, bob = person("10.00"), person()
-        Wallet.objects.filter(user=alice).update(status="frozen")
+        freeze(alice)
         response = post(client_of(alice), {"recipient": str(bob.pk), "amount": "99.00"})
         assert refusal(response) == (422, "wallet_frozen")
 
     def test_given_a_frozen_recipient_when_sending_then_it_arrives(self):
         alice, bob = person("10.00"), person()
-        Wallet.objects.filter(user=bob).update(status="frozen")
+        freeze(bob)
         assert (
             post(client_of(alice), {"recipient": str(bob.pk), "amount": "1.00"}).status_code == 201
         )
@@ -264,7 +273,7 @@ class TestTransfer:
 
     def test_given_money_that_a_hold_reserves_when_sending_then_it_is_not_available(self):
         alice, bob = person("10.00"), person()
-        Wallet.objects.filter(user=alice).update(held=Decimal("4.00"))
+        reserve(alice, bob, "4.00")
         refused = post(client_of(alice), {"recipient": str(bob.pk), "amount": "6.01"})
         allowed = post(client_of(alice), {"recipient": str(bob.pk), "amount": "6.00"})
         assert refusal(refused) == (422, "insufficient_funds")

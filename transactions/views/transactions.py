@@ -22,9 +22,11 @@ from transactions.models import Transaction, TransactionLedger
 from transactions.serializers import (
     LedgerEntrySerializer,
     MoneyAnswerSerializer,
+    RefundRequestSerializer,
     TransactionHistorySerializer,
     TransactionSerializer,
     TransferRequestSerializer,
+    money_answer_to,
 )
 from transactions.services import TransactionService
 from users.authentication import caller_of
@@ -83,12 +85,42 @@ class TransactionViewSet(GenericViewSet[Any]):
         )
         form.is_valid(raise_exception=True)
         call = IdempotentCall.from_request(
-            request,
-            form.validated_data,
-            present=lambda made: MoneyAnswerSerializer(made, context={"caller_id": caller.pk}).data,
+            request, form.validated_data, present=money_answer_to(caller.pk)
         )
         return TransactionService.transfer_money(
             sender=caller, transfer=form.to_transfer(), idempotency=call
+        ).as_response()
+
+    @extend_schema(
+        summary="Refund a payment",
+        description=(
+            "Gives a transfer or a capture back to its payer, whole or in parts. For its recipient,"
+            " and for staff; the recipient's wallet must have the money. More than the rest:"
+            " `amount_exceeds_remaining`, which names what `remaining` is."
+        ),
+        parameters=[IDEMPOTENCY_KEY],
+        request=RefundRequestSerializer,
+        responses={201: MoneyAnswerSerializer, **problems(400, 401, 403, 404, 409, 422, 429)},
+        examples=[
+            OpenApiExample(
+                "Part of it",
+                value={"amount": "10.00", "reason": "One glass was broken"},
+                request_only=True,
+            ),
+            OpenApiExample("All of the rest", value={}, request_only=True),
+        ],
+        filters=False,
+    )
+    @action(detail=True, methods=["post"], throttle_classes=[TransferRateLimit])
+    def refund(self, request: Request, pk: UUID) -> HttpResponseBase:
+        caller = caller_of(request)
+        form = RefundRequestSerializer(data=request.data)
+        form.is_valid(raise_exception=True)
+        call = IdempotentCall.from_request(
+            request, form.validated_data, present=money_answer_to(caller.pk)
+        )
+        return TransactionService.refund(
+            caller=caller, transaction_id=pk, **form.validated_data, idempotency=call
         ).as_response()
 
     @extend_schema(

@@ -1,0 +1,297 @@
+"""Signed checkpoints: what makes a cut-off or rewritten past detectable, and what proves a head.
+
+A checkpoint only ever extends the one before it. Everything it builds on is checked first: the
+signature of the one before, the stored tree's root against it, each node and leaf that is about to
+be replaced, and that the wallets' seals still are what they were. So whoever rewrites history in
+the database cannot have the rewritten one signed by waiting for the next checkpoint.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from django.db import IntegrityError, OperationalError, transaction
+
+from fintech_core.database import (
+    database_time,
+    execute,
+    lock_timed_out,
+    query,
+    violated_constraint,
+)
+from transactions import merkle, signing, stored_tree
+from transactions.merkle import Leaf, Node
+from transactions.models import CheckpointLeaf, LedgerCheckpoint
+from transactions.seals import OUTSIDE
+from transactions.stored_tree import CheckpointRefused
+
+__all__ = ["CheckpointInProgress", "CheckpointRefused", "Proof", "prove", "take"]
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "fintech-core/checkpoint/1"
+_BEFORE_THE_FIRST = bytes(32)
+_TRIES = 4
+
+
+class CheckpointInProgress(Exception):
+    """Another one is being taken just now."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """That `leaf` is in the tree of `checkpoint`; `siblings` lead from the root to it."""
+
+    leaf: Leaf
+    siblings: list[bytes]
+    checkpoint: LedgerCheckpoint
+
+
+# --- Taking one --------------------------------------------------------------------------------
+
+
+def take() -> LedgerCheckpoint | None:
+    """Sign where the ledger stands. None if nothing was posted since the last checkpoint.
+
+    It covers whatever had been committed when it began; nobody waits for it. Raises
+    CheckpointInProgress, and CheckpointRefused, which somebody must look into: `verify_ledger`.
+    """
+    with _alone():
+        previous = LedgerCheckpoint.objects.order_by("-number").first()
+        _require_own(previous)
+        number = previous.number + 1 if previous else 1
+        _require_no_unsigned_leaves(number)
+        _write_leaves(number, previous)
+        moved = CheckpointLeaf.objects.filter(number=number)
+        if not moved.exists():
+            return None
+        _require_same_past(number)
+        root = stored_tree.grow(number, signed_root=bytes(previous.root) if previous else None)
+        made = _sign(number, previous, root)
+    # A log that is shipped elsewhere is a copy that nobody can take back.
+    logger.info(
+        "checkpoint taken",
+        extra={"checkpoint": made.payload, "ed25519": bytes(made.signature).hex()},
+    )
+    return made
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One consistent snapshot, and no other checkpoint beside this one.
+
+    The lock comes before the first query, so the snapshot shows what the one before has written;
+    readers and money are not held up by it.
+    """
+    with transaction.atomic(durable=True):
+        execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        execute("SET LOCAL statement_timeout = 0")
+        try:
+            execute("LOCK TABLE transactions_checkpointnode IN SHARE ROW EXCLUSIVE MODE")
+        except OperationalError as exc:
+            if lock_timed_out(exc):
+                raise CheckpointInProgress("Another checkpoint is being taken.") from exc
+            raise
+        yield
+
+
+def _require_own(previous: LedgerCheckpoint | None) -> None:
+    if previous is None:
+        return
+    if bytes(previous.public_key) not in signing.own_public_keys():
+        raise CheckpointRefused(
+            f"Checkpoint {previous.number} is signed by key {previous.key_id}, which is not in "
+            "LEDGER_SIGNING_KEY. If the key was changed, put the old one behind the new one."
+        )
+    if not is_genuine(previous):
+        raise CheckpointRefused(f"Checkpoint {previous.number} is not what was signed.")
+
+
+def is_genuine(checkpoint: LedgerCheckpoint) -> bool:
+    """Whether the signature is right, and the columns say what was signed."""
+    key, signature = bytes(checkpoint.public_key), bytes(checkpoint.signature)
+    return (
+        signing.is_signed_by(key, signature, checkpoint.payload.encode())
+        and signing.key_id(key) == checkpoint.key_id
+        and checkpoint.payload == _payload(checkpoint)
+    )
+
+
+def _require_no_unsigned_leaves(number: int) -> None:
+    if CheckpointLeaf.objects.filter(number__gte=number).exists():
+        raise CheckpointRefused("There are leaves that no checkpoint signed.")
+
+
+# Only the wallets with entries since the last checkpoint's horizon are looked at, unless there is
+# none, or the database was restored elsewhere and counts its transactions anew.
+_WRITE_LEAVES = """
+INSERT INTO transactions_checkpointleaf (wallet_id, entry_count, number, seal)
+SELECT wallet.id, wallet.entry_count, %(number)s, seal.seal
+  FROM wallet_wallet wallet
+  LEFT JOIN LATERAL (
+       SELECT entry_count FROM transactions_checkpointleaf
+        WHERE wallet_id = wallet.id ORDER BY entry_count DESC LIMIT 1) known ON true
+  LEFT JOIN transactions_ledgerseal seal
+    ON seal.wallet_id = wallet.id AND seal.sequence = wallet.entry_count
+ WHERE wallet.entry_count > coalesce(known.entry_count, 0) {moved}
+UNION ALL
+SELECT %(outside)s, newest.sequence, %(number)s, newest.seal
+  FROM (SELECT sequence, seal FROM transactions_outsideseal ORDER BY sequence DESC LIMIT 1) newest
+ WHERE newest.sequence > (SELECT coalesce(max(entry_count), 0) FROM transactions_checkpointleaf
+                           WHERE wallet_id = %(outside)s)
+"""
+_MOVED = """AND wallet.id IN (
+       SELECT entry.wallet_id
+         FROM transactions_transaction made
+         JOIN transactions_transactionledger entry ON entry.transaction_id = made.id
+        WHERE made.posted_in >= %(horizon)s::text::xid8
+          AND made.posted_in < pg_snapshot_xmax(pg_current_snapshot()))"""
+
+
+def _write_leaves(number: int, previous: LedgerCheckpoint | None) -> None:
+    horizon = _horizon_of(previous)
+    statement = _WRITE_LEAVES.format(moved="" if horizon is None else _MOVED)
+    try:
+        execute(statement, number=number, outside=OUTSIDE, horizon=horizon)
+    except IntegrityError as exc:
+        if violated_constraint(exc) == "transactions_checkpointleaf_has_its_seal":
+            raise CheckpointRefused("A wallet's newest entry has no seal.") from exc
+        raise
+
+
+def _horizon_of(previous: LedgerCheckpoint | None) -> str | None:
+    if previous is None:
+        return None
+    rows = query(
+        "SELECT horizon::text FROM transactions_ledgercheckpoint WHERE number = %(number)s "
+        "AND cluster = (SELECT system_identifier FROM pg_control_system()) "
+        "AND horizon <= pg_snapshot_xmax(pg_current_snapshot())",
+        number=previous.number,
+    )
+    return str(rows[0][0]) if rows else None
+
+
+_REWRITTEN = """
+SELECT leaf.wallet_id, before.entry_count
+  FROM transactions_checkpointleaf leaf
+  JOIN LATERAL (
+       SELECT entry_count, seal FROM transactions_checkpointleaf
+        WHERE wallet_id = leaf.wallet_id AND entry_count < leaf.entry_count
+        ORDER BY entry_count DESC LIMIT 1) before ON true
+  LEFT JOIN transactions_ledgerseal seal
+    ON seal.wallet_id = leaf.wallet_id AND seal.sequence = before.entry_count
+  LEFT JOIN transactions_outsideseal outside
+    ON leaf.wallet_id = %(outside)s AND outside.sequence = before.entry_count
+ WHERE leaf.number = %(number)s
+   AND coalesce(seal.seal, outside.seal) IS DISTINCT FROM before.seal
+ LIMIT 10
+"""
+
+
+def _require_same_past(number: int) -> None:
+    """Of each wallet that moved: its history up to the last checkpoint is what it was then."""
+    rows = query(_REWRITTEN, number=number, outside=OUTSIDE)
+    if rows:
+        named = ", ".join(f"wallet {wallet} up to entry {count}" for wallet, count in rows)
+        raise CheckpointRefused(f"History was rewritten: {named}.")
+
+
+# --- Its signature -----------------------------------------------------------------------------
+
+_COUNTS = """
+SELECT coalesce(sum(leaf.entry_count - coalesce(before.entry_count, 0))
+                FILTER (WHERE leaf.wallet_id <> %(outside)s), 0),
+       coalesce(max(leaf.entry_count) FILTER (WHERE leaf.wallet_id = %(outside)s), 0),
+       (SELECT count(*) FROM transactions_outsideseal WHERE sequence = 1)
+  FROM transactions_checkpointleaf leaf
+  LEFT JOIN LATERAL (
+       SELECT entry_count FROM transactions_checkpointleaf
+        WHERE wallet_id = leaf.wallet_id AND entry_count < leaf.entry_count
+        ORDER BY entry_count DESC LIMIT 1) before ON true
+ WHERE leaf.number = %(number)s
+"""
+
+
+def _sign(number: int, previous: LedgerCheckpoint | None, root: Node) -> LedgerCheckpoint:
+    [(added, outside, outside_leaves)] = query(_COUNTS, number=number, outside=OUTSIDE)
+    key = signing.public_key()
+    made = LedgerCheckpoint(
+        number=number,
+        created_at=database_time(),
+        wallet_count=root.leaf_count - outside_leaves,
+        entry_count=int(added) + (previous.entry_count if previous else 0),
+        outside_count=outside or (previous.outside_count if previous else 0),
+        root=root.hash,
+        previous=hash_of(previous),
+        key_id=signing.key_id(key),
+        public_key=key,
+    )
+    made.payload = _payload(made)
+    made.signature = signing.signing_key().sign(made.payload.encode())
+    _insert(made)
+    return made
+
+
+def _payload(checkpoint: LedgerCheckpoint) -> str:
+    """What is signed: JSON with sorted names and no spaces, so that it has one spelling."""
+    facts = {
+        "format": FORMAT,
+        "number": checkpoint.number,
+        "created_at": moment_text(checkpoint.created_at),
+        "wallet_count": checkpoint.wallet_count,
+        "entry_count": checkpoint.entry_count,
+        "outside_count": checkpoint.outside_count,
+        "root": bytes(checkpoint.root).hex(),
+        "previous": bytes(checkpoint.previous).hex(),
+        "key_id": checkpoint.key_id,
+    }
+    return json.dumps(facts, sort_keys=True, separators=(",", ":"))
+
+
+def moment_text(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def hash_of(checkpoint: LedgerCheckpoint | None) -> bytes:
+    """What the next checkpoint names as its `previous`; zeros before the first."""
+    if checkpoint is None:
+        return _BEFORE_THE_FIRST
+    return hashlib.sha256(checkpoint.payload.encode()).digest()
+
+
+def _insert(made: LedgerCheckpoint) -> None:
+    """By hand, for two columns that only PostgreSQL knows how to fill."""
+    names = [str(field.column) for field in LedgerCheckpoint._meta.concrete_fields]
+    values = ", ".join(f"%({name})s" for name in names)
+    execute(
+        f"INSERT INTO transactions_ledgercheckpoint ({', '.join(names)}, horizon, cluster) "  # noqa: S608
+        f"SELECT {values}, pg_snapshot_xmin(pg_current_snapshot()), system_identifier "
+        "FROM pg_control_system()",
+        **{name: getattr(made, name) for name in names},
+    )
+
+
+# --- Proving a head ----------------------------------------------------------------------------
+
+
+def prove(wallet_id: UUID) -> Proof | None:
+    """That the wallet's head is in the newest checkpoint. None if no checkpoint knows it yet.
+
+    Read without a lock, so a new checkpoint may come in between; a proof that proves nothing is
+    never given. Raises CheckpointRefused if the stored tree does not lead to the signed root.
+    """
+    for _try in range(_TRIES):
+        checkpoint = LedgerCheckpoint.objects.order_by("-number").first()
+        newest = CheckpointLeaf.objects.filter(wallet_id=wallet_id).order_by("-entry_count").first()
+        if checkpoint is None or newest is None:
+            return None
+        leaf = Leaf(wallet_id, newest.entry_count, bytes(newest.seal))
+        siblings = stored_tree.siblings_of(leaf, checkpoint.number)
+        if merkle.root_from(leaf, siblings) == bytes(checkpoint.root):
+            return Proof(leaf, siblings, checkpoint)
+    raise CheckpointRefused(f"The stored tree does not prove wallet {wallet_id}.")

@@ -1,0 +1,26 @@
+"""`manage.py checkpoint_ledger`: sign where the ledger stands, now."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from transactions import checkpoints
+
+
+class Command(BaseCommand):
+    help = "Sign a checkpoint of the ledger, if anything was posted since the last one."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            made = checkpoints.take()
+        except (checkpoints.CheckpointRefused, checkpoints.CheckpointInProgress) as exc:
+            raise CommandError(str(exc)) from exc
+        if made is None:
+            self.stdout.write("Nothing was posted since the last checkpoint.")
+            return
+        self.stdout.write(
+            self.style.SUCCESS(
+                f"Checkpoint {made.number}: {made.entry_count} entries of {made.wallet_count} "
+                f"wallets, root {bytes(made.root).hex()}"
+            )
+        )

@@ -1,0 +1,104 @@
+"""Balances and statements: what a caller asks for, and how the answers look."""
+
+from datetime import date, datetime
+from typing import Any, Generic, TypeVar
+from zoneinfo import ZoneInfo
+
+from rest_framework import serializers
+
+from fintech_core.money import BalanceField
+from transactions.moments import Period, parse_day, parse_moment, parse_zone
+from transactions.serializers.transactions import TransactionHistorySerializer
+
+FORMATS = ("json", "csv", "pdf")
+Parsed = TypeVar("Parsed", date, datetime, ZoneInfo)
+
+
+class _ParsedField(serializers.Field, Generic[Parsed]):
+    """A parameter that one of the parsers reads; the parser says what is wrong with it."""
+
+    def to_internal_value(self, data: Any) -> Parsed:
+        try:
+            return self.parse(str(data))
+        except ValueError as refusal:
+            raise serializers.ValidationError(str(refusal), code="invalid") from refusal
+
+    def parse(self, text: str) -> Parsed:
+        raise NotImplementedError
+
+
+class MomentField(_ParsedField[datetime]):
+    def parse(self, text: str) -> datetime:
+        return parse_moment(text)
+
+
+class DayField(_ParsedField[date]):
+    def parse(self, text: str) -> date:
+        return parse_day(text)
+
+
+class ZoneField(_ParsedField[ZoneInfo]):
+    def parse(self, text: str) -> ZoneInfo:
+        return parse_zone(text)
+
+
+class BalanceQuerySerializer(serializers.Serializer[Any]):
+    at = MomentField(required=False)
+
+
+class WalletBalanceSerializer(serializers.Serializer[Any]):
+    """The balance, and the moment (of the database's clock) at which it was or is so."""
+
+    currency = serializers.CharField(read_only=True, max_length=3)
+    balance = BalanceField()
+    held = BalanceField()
+    available = BalanceField()
+    as_of = serializers.DateTimeField(read_only=True)
+
+
+class StatementQuerySerializer(serializers.Serializer[Any]):
+    """Days [from, to) of the calendar of `tz`."""
+
+    to = DayField()
+    tz = ZoneField(default=ZoneInfo("UTC"))
+    format = serializers.ChoiceField(choices=FORMATS, default="json")
+
+    def get_fields(self) -> dict[str, serializers.Field]:
+        """`from` is a word of Python, and cannot be declared above."""
+        return {"from": DayField(), **super().get_fields()}
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs["to"] <= attrs["from"]:
+            raise serializers.ValidationError(
+                {"to": ["The day after the last one: it must be later than `from`."]},
+                code="invalid",
+            )
+        return attrs
+
+    def to_period(self) -> Period:
+        asked = self.validated_data
+        return Period(first=asked["from"], end=asked["to"], zone=asked["tz"])
+
+
+class StatementSerializer(serializers.Serializer[Any]):
+    """The opening balance and the lines, oldest first, add up to the closing balance."""
+
+    # For the schema alone: a statement is streamed, by `transactions.statement_json`.
+    wallet_id = serializers.UUIDField()
+    currency = serializers.CharField(max_length=3)
+    to = serializers.DateField()
+    tz = serializers.CharField()
+    generated_at = serializers.DateTimeField()
+    opening_balance = BalanceField()
+    closing_balance = BalanceField()
+    closing_sequence = serializers.IntegerField(
+        help_text="The number of the wallet's last entry within the statement; 0 before the first."
+    )
+    closing_seal = serializers.CharField(
+        allow_null=True,
+        help_text="The seal of that entry, in hexadecimal: it stands for all that came before.",
+    )
+    lines = TransactionHistorySerializer(many=True)
+
+    def get_fields(self) -> dict[str, serializers.Field]:
+        return {"from": serializers.DateField(), **super().get_fields()}
