@@ -6,7 +6,7 @@ key answered and changes nothing.
 """
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -21,12 +21,15 @@ from fintech_core import operations
 from fintech_core.idempotency import IdempotentCall
 from payments.models import PaymentIntent, WebhookEvent
 from payments.services import PaymentService
+from transactions.holds import Reservation
+from transactions.models import Transaction
 from transactions.services import TransactionService, Transfer
 from users import services as users
 from users.models import KYCStatus, User
 
 PASSWORD = "demo-Wallet-2026"  # noqa: S105 - printed for everyone to see; sandbox only
 REVIEWER = "olivia@example.com"
+SHOP = "chiara@example.com"
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,9 @@ class Command(BaseCommand):
             _deposit(User.objects.get(email=email), amount)
         for number, transfer in enumerate(TRANSFERS, start=1):
             _transfer(number, *transfer)
+        _hold("captured", "alice@example.com", "75.00", "Rental car, reserved", take="60.00")
+        _hold("active", "bob@example.com", "40.00", "Table for four, reserved")
+        _refund("chiara@example.com", "4.20", "One coffee less")
         self._say_who_is_there()
 
     def _say_who_is_there(self) -> None:
@@ -173,6 +179,43 @@ def _deposit(user: User, amount: str) -> None:
     PaymentService.simulate_payment_success(user=user, intent_id=intent.pk)
     for event in WebhookEvent.objects.filter(status=WebhookEvent.Status.RECEIVED):
         PaymentService.process_payment_webhook(event.pk)
+
+
+def _hold(name: str, payer: str, amount: str, description: str, take: str | None = None) -> None:
+    """Chiara's shop reserves, and takes some of it if `take` says so."""
+    user, shop = User.objects.get(email=payer), User.objects.get(email=SHOP)
+    reservation = Reservation(
+        recipient=SHOP,
+        amount=Decimal(amount),
+        currency=user.wallet.currency,
+        description=description,
+        expires_in=timedelta(days=30),
+    )
+    answer = TransactionService.create_hold(
+        payer=user,
+        reservation=reservation,
+        idempotency=_call(user, f"hold {name}", {"amount": amount}),
+    )
+    if take:
+        TransactionService.capture_hold(
+            caller=shop,
+            hold_id=UUID(answer.content["id"]),
+            amount=Decimal(take),
+            idempotency=_call(shop, f"capture {name}", {"amount": take}),
+        )
+
+
+def _refund(recipient: str, amount: str, reason: str) -> None:
+    """Of the first payment that the recipient got."""
+    user = User.objects.get(email=recipient)
+    first = Transaction.objects.filter(to_user=user, type=Transaction.Type.TRANSFER).earliest("pk")
+    TransactionService.refund(
+        caller=user,
+        transaction_id=first.pk,
+        amount=Decimal(amount),
+        reason=reason,
+        idempotency=_call(user, "refund", {"amount": amount}),
+    )
 
 
 def _transfer(number: int, sender: str, recipient: str, amount: str, description: str) -> None:
