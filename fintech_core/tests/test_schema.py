@@ -85,7 +85,7 @@ def tokens(transactional_db, settings):
 
 @schema.parametrize()
 @hypothesis_settings(
-    max_examples=12,
+    max_examples=5,
     deadline=None,
     derandomize=True,
     database=None,

@@ -103,7 +103,7 @@ class TestReview:
         assert "/admin/users/user/documents/" not in page
         assert "Declared identity" not in page
         assert "1 High Street" not in page
-        assert "1990" not in page
+        assert "1990-05-17" not in page
         assert "approve-kyc" not in page
 
     def test_given_a_document_when_a_reviewer_reads_it_then_served_and_recorded(
