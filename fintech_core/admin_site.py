@@ -62,7 +62,7 @@ class OperationsSite(UnfoldAdminSite):
         if request.method == "POST":
             email = request.POST.get("username", "")
             values = [address_key(request), *([account_key(email)] if email else [])]
-            if wait := _wait(request, "login", values):
+            if wait := _wait("login", values):
                 return self._too_many(request, wait)
         return super().login(request, extra_context)
 
@@ -72,7 +72,7 @@ class OperationsSite(UnfoldAdminSite):
         """Changing a password means guessing it, too."""
         if request.method == "POST":
             values = [f"user:{request.user.pk}", address_key(request)]
-            if wait := _wait(request, "password", values):
+            if wait := _wait("password", values):
                 return self._too_many(request, wait)
         return super().password_change(request, extra_context)
 
@@ -83,11 +83,10 @@ class OperationsSite(UnfoldAdminSite):
         return response
 
 
-def _wait(request: HttpRequest, scope: str, values: list[str]) -> int | None:
+def _wait(scope: str, values: list[str]) -> int | None:
     """Count this attempt; the seconds to wait if it is one too many."""
     waits = [
         seconds_to_wait(
-            request,
             scope=scope,
             rate=settings.RATE_LIMIT_LOGIN,
             value=value,

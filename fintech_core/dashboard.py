@@ -13,7 +13,14 @@ from django.urls import reverse
 
 from fintech_core.admin import link, list_page, money
 from payments.models import PaymentIntent, WebhookEvent
-from transactions.models import Adjustment, Hold, Transaction, TransactionLedger
+from transactions.models import (
+    Adjustment,
+    Hold,
+    LedgerCheckpoint,
+    Transaction,
+    TransactionLedger,
+    TransferBatch,
+)
 from users.models import KYCStatus, KYCSubmission, Session, User
 from wallet.models import Wallet
 
@@ -39,10 +46,17 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
             [
                 _page(request, "Wallets", "account_balance_wallet", Wallet),
                 _transactions(request),
+                _page(request, "Batches", "stacks", TransferBatch),
                 _page(request, "Holds", "lock_clock", Hold),
-                _page(request, "Ledger entries", "menu_book", TransactionLedger),
                 _adjustments(request),
+            ],
+        ),
+        _section(
+            "Books",
+            [
+                _page(request, "Ledger entries", "menu_book", TransactionLedger),
                 _trial_balance(request),
+                _page(request, "Checkpoints", "verified", LedgerCheckpoint),
             ],
         ),
         _section(
@@ -197,7 +211,7 @@ def _newest_transactions() -> dict[str, Any]:
                 money(made.amount, made.currency),
                 link(made.from_user),
                 link(made.to_user),
-                f"{made.created_at:%Y-%m-%d %H:%M:%S}",
+                f"{made.created_at:%Y-%m-%d %H:%M}",
             ]
             for made in newest
         ],

@@ -3,7 +3,9 @@
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -69,6 +71,50 @@ def retry_on_conflict(work: Callable[[], Result]) -> Result:
             logger.warning("transaction repeated", extra={"sqlstate": sqlstate(exc)})
             time.sleep(random.uniform(0.005, 0.02) * 2**attempt)  # noqa: S311 - jitter
     raise AssertionError("unreachable")
+
+
+_travelling: ContextVar[list[str] | None] = ContextVar("travelling", default=None)
+
+
+@contextmanager
+def sent_together() -> Iterator[None]:
+    """Let what `send_along` is given travel with the statement after it, in one round trip.
+
+    What is left at the end goes then; after an exception it does not go at all, for the database
+    transaction that this is in is lost.
+    """
+    waiting: list[str] = []
+
+    def carry(execute: Any, sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
+        if not waiting:
+            return execute(sql, params, many, context)
+        together = "; ".join([*waiting, _spelt_out(context["cursor"], sql, params)])
+        waiting.clear()
+        return execute(together, None, False, context)
+
+    token = _travelling.set(waiting)
+    try:
+        with connection.execute_wrapper(carry):
+            yield
+            if waiting:
+                execute(waiting.pop())
+    finally:
+        _travelling.reset(token)
+
+
+def send_along(statement: str, **parameters: Any) -> None:
+    """Run one statement whose answer nobody needs: with the next one within `sent_together`."""
+    waiting = _travelling.get()
+    if waiting is None:
+        execute(statement, **parameters)
+        return
+    with connection.cursor() as cursor:
+        waiting.append(_spelt_out(cursor, statement, parameters))
+
+
+def _spelt_out(cursor: Any, sql: str, parameters: Any) -> str:
+    text: bytes = cursor.mogrify(sql, parameters or None)
+    return text.decode()
 
 
 def query(statement: str, **parameters: Any) -> list[Any]:

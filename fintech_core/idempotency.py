@@ -1,9 +1,10 @@
 """One effect per `Idempotency-Key`, and the same answer to every retry.
 
-The record is inserted, unanswered, as the first statement of the database transaction that has the
-effect. A twin request waits on the unique index until the first has committed (then it replays) or
-rolled back (then it goes ahead), so there is no moment in which both act, and a crash leaves
-neither record nor effect. See draft-ietf-httpapi-idempotency-key-header.
+The key is claimed, by a lock of PostgreSQL that ends with the transaction, before the effect; the
+record of the answer is inserted after it, in the same database transaction. A twin request waits
+for the claim until the first has committed (then it replays) or rolled back (then it goes ahead).
+So there is no moment in which both act, and a crash leaves neither record nor effect. That a key
+has one record is a constraint. See draft-ietf-httpapi-idempotency-key-header.
 """
 
 import hashlib
@@ -16,14 +17,20 @@ from decimal import Decimal
 from typing import Any, cast
 from uuid import UUID
 
-from django.db import OperationalError, connection, transaction
+from django.db import DatabaseError, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 
-from fintech_core.database import retry_on_conflict, sqlstate
+from fintech_core.database import (
+    execute,
+    retry_on_conflict,
+    send_along,
+    sent_together,
+    sqlstate,
+)
 from fintech_core.exceptions import CONTENT_TYPE, DomainError, problem_of
 from fintech_core.models import IdempotencyRecord
 
@@ -33,7 +40,9 @@ REMEMBERED_REFUSAL = 422
 LEASE = timedelta(seconds=30)
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}", re.ASCII)
-_LOCK_NOT_AVAILABLE = "55P03"
+# SQLSTATEs of our own; see migrations/0003_claim.py.
+_KEY_IS_TAKEN = "FC001"
+_KEY_STAYS_LOCKED = "FC002"
 
 
 class IdempotencyKeyRequired(DomainError):
@@ -128,95 +137,117 @@ class IdempotentCall:
         return cls(user_id, operation, key, fingerprint_of(asked), lambda made: {"id": made.pk})
 
     def once(self, effect: Callable[[], Any]) -> Answer:
-        """Run `effect` in this transaction unless the key has an answer; return the answer.
+        """Run `effect` in one transaction with its answer, unless the key has one; return it.
 
-        A 422 refusal is remembered; any other exception rolls everything back and is raised.
-        Raises IdempotencyKeyReused and IdempotencyInProgress.
+        A 422 refusal undoes whatever `effect` did and is remembered; any other exception undoes
+        everything and is raised. Raises IdempotencyKeyReused and IdempotencyInProgress.
         """
-        return retry_on_conflict(lambda: self._once(effect))
+        try:
+            return retry_on_conflict(lambda: self._once(effect))
+        except DomainError as refusal:
+            return self._earlier_answer_or(refusal)
+        except DatabaseError as exc:
+            if sqlstate(exc) == _KEY_STAYS_LOCKED:
+                raise IdempotencyInProgress from exc
+            if sqlstate(exc) != _KEY_IS_TAKEN:
+                raise
+        return self._earlier_answer_or(IdempotencyInProgress())
 
     @transaction.atomic
     def _once(self, effect: Callable[[], Any]) -> Answer:
-        record = self._claim()
-        if remembered := _remembered(record):
-            return remembered
-        return self._finish(record, effect)
+        with sent_together():
+            send_along(_CLAIM, **self._name)
+            answer = _answer(self.status, self.present(effect()))
+            send_along(_KEEP, **self._name, fingerprint=self.fingerprint, **vars(answer))
+        return answer
 
-    @transaction.atomic(durable=True)
     def begin(self, create: Callable[[], Any]) -> "Answer | UUID":
         """First half of a call that needs a gateway: commit the intention, or find the earlier one.
 
-        Returns the remembered answer, or the id of the object to go on with. Whoever finds a
-        call that another is busy with gets IdempotencyInProgress, until the lease has run out.
+        Returns the remembered answer, or the id of the object to go on with; `finish` is the second
+        half. Whoever finds a call that another is busy with gets IdempotencyInProgress, until the
+        lease has run out.
         """
-        record = self._claim()
-        if remembered := _remembered(record):
+        try:
+            return retry_on_conflict(lambda: self._begin(create))
+        except DomainError as refusal:
+            return self._earlier_answer_or(refusal)
+
+    @transaction.atomic(durable=True)
+    def _begin(self, create: Callable[[], Any]) -> "Answer | UUID":
+        record, remembered = self._look()
+        if remembered:
             return remembered
         if record.resource_id is None:
-            try:
-                with transaction.atomic():
-                    record.resource_id = create().pk
-            except DomainError as refusal:
-                return self._remember(record, refusal)
+            record.resource_id = create().pk
         elif self._records().filter(busy_until__gt=Now()).exists():
             raise IdempotencyInProgress
         record.busy_until = Now() + LEASE
-        record.save(update_fields=["resource_id", "busy_until"])
+        record.save()
         return record.resource_id
 
     def release(self) -> None:
         """The gateway could not be asked: the next retry need not wait for the lease to run out."""
         self._records().update(busy_until=None)
 
-    @transaction.atomic
-    def complete(self, effect: Callable[[], Any]) -> Answer:
+    def finish(self, effect: Callable[[], Any]) -> Answer:
         """Second half: store what the gateway said, and the answer, together."""
-        record = self._claim()
-        if remembered := _remembered(record):
+        return retry_on_conflict(lambda: self._finish(effect))
+
+    @transaction.atomic
+    def _finish(self, effect: Callable[[], Any]) -> Answer:
+        record, remembered = self._look()
+        return remembered or _store(record, _answer(self.status, self.present(effect())))
+
+    def _earlier_answer_or(self, refusal: DomainError) -> Answer:
+        """Whatever the refused call did is undone. Should the key have an answer, that counts."""
+        return retry_on_conflict(lambda: self._recall(refusal))
+
+    @transaction.atomic
+    def _recall(self, refusal: DomainError) -> Answer:
+        record, remembered = self._look()
+        if remembered:
             return remembered
-        return self._finish(record, effect)
-
-    def _finish(self, record: IdempotencyRecord, effect: Callable[[], Any]) -> Answer:
-        try:
-            with transaction.atomic():
-                result = effect()
-        except DomainError as refusal:
-            return self._remember(record, refusal)
-        return _store(record, self.status, self.present(result))
-
-    def _remember(self, record: IdempotencyRecord, refusal: DomainError) -> Answer:
         if refusal.status != REMEMBERED_REFUSAL:
             raise refusal
-        return _store(record, refusal.status, problem_of(refusal).body(self.request))
+        return _store(record, _answer(refusal.status, problem_of(refusal).body(self.request)))
 
-    def _claim(self) -> IdempotencyRecord:
-        """Insert the record, or lock the one that is there. Waits for a twin, within bounds."""
-        try:
-            self._insert()
-            record = self._records().select_for_update(no_key=True).get()
-        except OperationalError as exc:
-            if sqlstate(exc) == _LOCK_NOT_AVAILABLE:
-                raise IdempotencyInProgress from exc
-            raise
+    def _look(self) -> tuple[IdempotencyRecord, Answer | None]:
+        """The key's record, perhaps a new one that is not saved, and its answer if it has one.
+
+        Until the transaction ends nobody else has the key. Raises IdempotencyKeyReused.
+        """
+        self._lock_key()
+        record = self._records().first()
+        if record is None:
+            return IdempotencyRecord(**self._name, fingerprint=self.fingerprint), None
         if record.fingerprint != self.fingerprint:
             raise IdempotencyKeyReused
-        return record
+        return record, _remembered(record)
+
+    def _lock_key(self) -> None:
+        try:
+            execute(_LOCK_KEY, **self._name)
+        except DatabaseError as exc:
+            if sqlstate(exc) == _KEY_STAYS_LOCKED:
+                raise IdempotencyInProgress from exc
+            raise
+
+    @property
+    def _name(self) -> dict[str, Any]:
+        return {"user_id": self.user_id, "operation": self.operation, "key": self.key}
 
     def _records(self) -> QuerySet[IdempotencyRecord]:
-        return IdempotencyRecord.objects.filter(
-            user_id=self.user_id, operation=self.operation, key=self.key
-        )
+        return IdempotencyRecord.objects.filter(**self._name)
 
-    def _insert(self) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                """
-                INSERT INTO fintech_core_idempotencyrecord (user_id, operation, key, fingerprint)
-                VALUES (%s, %s, %s, %s)
-                ON CONFLICT ON CONSTRAINT fintech_core_idempotency_one_effect_per_key DO NOTHING
-                """,
-                [self.user_id, self.operation, self.key, self.fingerprint],
-            )
+
+_LOCK_KEY = "SELECT fintech_core_lock_key(%(user_id)s, %(operation)s, %(key)s)"
+_CLAIM = "SELECT fintech_core_claim(%(user_id)s, %(operation)s, %(key)s)"
+_KEEP = """
+INSERT INTO fintech_core_idempotencyrecord
+       (user_id, operation, key, fingerprint, response_status, response_body)
+VALUES (%(user_id)s, %(operation)s, %(key)s, %(fingerprint)s, %(status)s, %(body)s)
+"""
 
 
 def read_key(header: str | None) -> str:
@@ -245,11 +276,14 @@ def _plain(value: object) -> str:
     raise TypeError(f"cannot fingerprint {type(value).__name__}")
 
 
-def _store(record: IdempotencyRecord, status: int, body: Mapping[str, Any]) -> Answer:
-    record.response_status = status
-    record.response_body = JSONRenderer().render(body).decode()
-    record.save(update_fields=["response_status", "response_body"])
-    return Answer(status, record.response_body)
+def _answer(status: int, body: Mapping[str, Any]) -> Answer:
+    return Answer(status, JSONRenderer().render(body).decode())
+
+
+def _store(record: IdempotencyRecord, answer: Answer) -> Answer:
+    record.response_status, record.response_body = answer.status, answer.body
+    record.save()
+    return answer
 
 
 def _remembered(record: IdempotencyRecord) -> Answer | None:

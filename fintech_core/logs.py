@@ -5,6 +5,7 @@ Celery. `scrub` is the last step of every line, whoever wrote it: what looks lik
 an email address, a phone number or an IBAN does not reach the disk.
 """
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,16 @@ class _ScrubbedJSON:
         return scrub(str(self._render(logger, name, event)))
 
 
+class _OnceFormatter(structlog.stdlib.ProcessorFormatter):
+    """Renders a record once, however many places it is written to."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: str | None = getattr(record, "rendered", None)
+        if line is None:
+            line = record.rendered = super().format(record)
+        return line
+
+
 _SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
@@ -98,7 +109,7 @@ def logging_config(log_dir: str, level: str = "INFO") -> dict[str, Any]:
         "disable_existing_loggers": False,
         "formatters": {
             "json": {
-                "()": structlog.stdlib.ProcessorFormatter,
+                "()": _OnceFormatter,
                 "foreign_pre_chain": _SHARED,
                 "processors": [
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,

@@ -5,11 +5,18 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from typing import Any
 from uuid import uuid4
 
 import structlog
+from csp.middleware import CSPMiddleware
+from csp.utils import build_policy
 from django.conf import settings
+from django.contrib.auth.middleware import AuthenticationMiddleware
+from django.contrib.messages.middleware import MessageMiddleware
+from django.contrib.sessions.middleware import SessionMiddleware
 from django.http import HttpRequest, HttpResponse
+from django.utils.deprecation import MiddlewareMixin
 
 from fintech_core.exceptions import PayloadTooLarge, plain_problem, problem_of
 
@@ -60,6 +67,34 @@ class RequestLogMiddleware:
             },
         )
         return response
+
+
+def is_api(request: HttpRequest) -> bool:
+    """Whether a program is asking, and not a browser for one of our pages."""
+    return request.path.startswith("/api/v1/")
+
+
+class _ForPages(MiddlewareMixin):
+    """Passes by for the API, which knows no cookies: its callers pay for nothing of theirs."""
+
+    def __call__(self, request: HttpRequest) -> Any:
+        return self.get_response(request) if is_api(request) else super().__call__(request)
+
+
+class PageCSPMiddleware(_ForPages, CSPMiddleware):
+    """What a page may load; for the API see `DataMiddleware`."""
+
+
+class PageSessionMiddleware(_ForPages, SessionMiddleware):
+    """Sessions, of the admin."""
+
+
+class PageAuthenticationMiddleware(_ForPages, AuthenticationMiddleware):
+    """Who is signed in to the admin."""
+
+
+class PageMessageMiddleware(_ForPages, MessageMiddleware):
+    """What the admin says after a step."""
 
 
 class BodyLimitMiddleware:
@@ -113,14 +148,17 @@ def _is_known(charset: str) -> bool:
         return False
 
 
-class NoCopiesMiddleware:
-    """Answers of the API are about money and people: nobody on the way keeps a copy."""
+class DataMiddleware:
+    """Answers of the API are data about money and people: nobody on the way keeps a copy, and a
+    browser that is made to show one as a page loads and runs nothing."""
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
+        self.policy = build_policy(config=settings.CONTENT_SECURITY_POLICY["DIRECTIVES"])
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
-        if request.path.startswith("/api/v1/"):
+        if is_api(request):
             response.setdefault("Cache-Control", "no-store")
+            response.setdefault("Content-Security-Policy", self.policy)
         return response

@@ -20,6 +20,7 @@ EXTRA = (
     "process_again",
     "propose_adjustment",
     "approve_adjustment",
+    "add_ledgercheckpoint",
     "change_status",
     "change_limits",
 )

@@ -10,8 +10,10 @@ OWNER = "owner"
 # Only ever added to. Everything else may be read, added, changed and deleted by the application,
 # as far as the triggers allow.
 APPEND_ONLY = {
+    "django_admin_log",
     "transactions_checkpointleaf",
     "transactions_ledgercheckpoint",
+    "transactions_staffrefund",
     "transactions_transactionledger",
     "transactions_transferbatch",
     "transactions_transferbatchleg",

@@ -76,16 +76,16 @@ MIDDLEWARE = [
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
+    "fintech_core.middleware.PageSessionMiddleware",
     "corsheaders.middleware.CorsMiddleware",
-    "csp.middleware.CSPMiddleware",
-    "fintech_core.middleware.NoCopiesMiddleware",
+    "fintech_core.middleware.PageCSPMiddleware",
+    "fintech_core.middleware.DataMiddleware",
     "fintech_core.middleware.BodyLimitMiddleware",
     "fintech_core.middleware.EncodingMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
+    "fintech_core.middleware.PageAuthenticationMiddleware",
+    "fintech_core.middleware.PageMessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_prometheus.middleware.PrometheusAfterMiddleware",
 ]
@@ -107,14 +107,16 @@ TEMPLATES = [
 # --- PostgreSQL --------------------------------------------------------------------------------
 # `default` serves; `owner` migrates and owns the tables. A serving role that owns nothing can
 # neither disable a trigger nor truncate the ledger.
+# Every statement in our functions is a look-up by keys: one plan fits all, made once a session.
 _SERVING_LIMITS = (
-    "-c lock_timeout=4000 -c statement_timeout=15000 -c idle_in_transaction_session_timeout=30000"
+    "-c lock_timeout=4000 -c statement_timeout=15000 -c idle_in_transaction_session_timeout=30000 "
+    "-c plan_cache_mode=force_generic_plan"
 )
 
 
 def database(url: str, *, session: str) -> dict[str, Any]:
     config: dict[str, Any] = env.db_url_config(url)
-    config["ENGINE"] = "django.db.backends.postgresql"
+    config["ENGINE"] = "fintech_core.postgresql"
     config.setdefault("CONN_MAX_AGE", 600)
     config.setdefault("CONN_HEALTH_CHECKS", True)
     options = config.setdefault("OPTIONS", {})
@@ -292,6 +294,7 @@ RATE_LIMIT_PAYMENT = env.rate("RATE_LIMIT_PAYMENT", default="30/m")
 PROFILE_RATE = "60/h"
 DOCUMENT_RATE = "20/h"
 SESSION_RATE = "120/m"
+STATEMENT_PDF_RATE = "10/m"
 METRICS_TOKEN = env.optional_secret("METRICS_TOKEN", min_length=16)
 
 REST_FRAMEWORK = {

@@ -153,6 +153,7 @@ class WebhookEvent(models.Model):
     class Meta:
         permissions = [("process_again", "Can have events processed again")]
         indexes = [
+            models.Index(name="payments_event_by_gateway", fields=["gateway", "-id"]),
             models.Index(
                 name="payments_event_due",
                 fields=["next_attempt_at"],

@@ -9,7 +9,6 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
-from fintech_core.database import retry_on_conflict
 from fintech_core.exceptions import InvalidState
 from fintech_core.idempotency import Answer, IdempotentCall
 from payments import gateways, inbox, queries
@@ -45,9 +44,7 @@ class PaymentService:
         and GatewayUnavailable for one that does not answer.
         """
         gateways.gateway_named(gateway)
-        begun = retry_on_conflict(
-            lambda: idempotency.begin(lambda: _new_intent(user, amount, currency, gateway))
-        )
+        begun = idempotency.begin(lambda: _new_intent(user, amount, currency, gateway))
         if isinstance(begun, Answer):
             return begun
         try:
@@ -55,7 +52,7 @@ class PaymentService:
         except GatewayUnavailable:
             idempotency.release()
             raise
-        return retry_on_conflict(lambda: idempotency.complete(lambda: _attach(begun, created)))
+        return idempotency.finish(lambda: _attach(begun, created))
 
     @staticmethod
     @transaction.atomic

@@ -1,7 +1,7 @@
 """`/payments/…`: thin doors to `PaymentService` and `payments.queries`."""
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -40,7 +40,7 @@ from payments.serializers import (
     WebhookReceivedSerializer,
 )
 from payments.services import PaymentService
-from users.models import User
+from users.authentication import caller_of
 
 _INTENT = {
     "id": "0192f0c1-7b5e-7c3a-9a44-2f7d1c0f9b11",
@@ -94,7 +94,7 @@ class PaymentIntentViewSet(ListModelMixin, RetrieveModelMixin, GenericViewSet[Pa
             raise NotFound
 
     def get_queryset(self) -> QuerySet[PaymentIntent]:
-        return queries.intents_of(_caller(self.request).pk)
+        return queries.intents_of(caller_of(self.request).pk)
 
     @extend_schema(
         summary="Begin a top-up",
@@ -124,10 +124,12 @@ class PaymentIntentViewSet(ListModelMixin, RetrieveModelMixin, GenericViewSet[Pa
         ],
     )
     def create(self, request: Request) -> HttpResponse:
-        form = CreatePaymentIntentSerializer(data=request.data, context={"user": _caller(request)})
+        form = CreatePaymentIntentSerializer(
+            data=request.data, context={"user": caller_of(request)}
+        )
         form.is_valid(raise_exception=True)
         answer = PaymentService.create_payment_intent(
-            user=_caller(request),
+            user=caller_of(request),
             **form.validated_data,
             idempotency=IdempotentCall.from_request(request, form.validated_data, _present),
         )
@@ -142,7 +144,7 @@ class PaymentIntentViewSet(ListModelMixin, RetrieveModelMixin, GenericViewSet[Pa
     @action(detail=True, methods=["post"])
     def cancel(self, request: Request, pk: UUID) -> Response:
         NoBodySerializer(data=request.data).is_valid(raise_exception=True)
-        intent = PaymentService.cancel_payment_intent(user=_caller(request), intent_id=pk)
+        intent = PaymentService.cancel_payment_intent(user=caller_of(request), intent_id=pk)
         return Response(_present(intent))
 
     @extend_schema(
@@ -163,7 +165,7 @@ class PaymentIntentViewSet(ListModelMixin, RetrieveModelMixin, GenericViewSet[Pa
         form = SimulatePaymentSerializer(data=request.data)
         form.is_valid(raise_exception=True)
         intent = PaymentService.simulate_payment(
-            user=_caller(request), intent_id=pk, **form.validated_data
+            user=caller_of(request), intent_id=pk, **form.validated_data
         )
         return Response(_present(intent), status=status.HTTP_202_ACCEPTED)
 
@@ -244,11 +246,6 @@ class WebhookEventViewSet(ListModelMixin, RetrieveModelMixin, GenericViewSet[Web
 
     def get_queryset(self) -> QuerySet[WebhookEvent]:
         return queries.webhook_events()
-
-
-def _caller(request: Request) -> User:
-    """Whoever got past `IsAuthenticated` is a user."""
-    return cast(User, request.user)
 
 
 def _present(intent: PaymentIntent) -> Mapping[str, Any]:

@@ -1,7 +1,9 @@
 """Adjustments in the admin: one member of staff proposes, another approves or rejects."""
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 from django import forms
 from django.contrib import admin, messages
@@ -11,7 +13,6 @@ from django.db import transaction
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.template.response import TemplateResponse
 from rest_framework.exceptions import APIException
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import action, display
@@ -24,13 +25,11 @@ from unfold.widgets import (
 
 from fintech_core.admin import (
     NOTHING,
-    AskingAdmin,
     CreatedFilter,
     ListAdmin,
     Question,
     change_page,
     link,
-    list_page,
     money,
     uuid_in,
 )
@@ -39,6 +38,7 @@ from fintech_core.money import AMOUNT_PATTERN, AmountInvalid, parse_amount
 from transactions.adjustments import APPROVE_PERMISSION, PROPOSE_PERMISSION, Proposal
 from transactions.models import Adjustment, TransactionLedger
 from transactions.models.adjustment import REASON_MAX_LENGTH
+from transactions.question_admin import FreshQuestionAdmin
 from transactions.services import TransactionService
 from users import queries as users_queries
 from users.models import User
@@ -80,6 +80,8 @@ class ProposalForm(forms.Form):
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
         help_text="The customer reads this on their statement.",
     )
+    # A new one each time the form is shown, so that a second click sends the same proposal again.
+    form_id = forms.UUIDField(widget=forms.HiddenInput(), initial=uuid4)
 
     def clean_wallet(self) -> Wallet:
         text = self.cleaned_data["wallet"].strip()
@@ -102,6 +104,7 @@ class ProposalForm(forms.Form):
             direction=TransactionLedger.EntryType(self.cleaned_data["direction"]),
             amount=self.cleaned_data["amount"],
             reason=self.cleaned_data["reason"],
+            form_id=self.cleaned_data["form_id"],
         )
 
 
@@ -129,7 +132,7 @@ REJECT = Question(
 
 
 @admin.register(Adjustment)
-class AdjustmentAdmin(AskingAdmin, ListAdmin):
+class AdjustmentAdmin(FreshQuestionAdmin, ListAdmin):
     """What was proposed never changes; it is decided once, by somebody else."""
 
     list_display = ["created_at", "owner", "side", "moved", "state", "proposer", "decider"]
@@ -199,9 +202,12 @@ class AdjustmentAdmin(AskingAdmin, ListAdmin):
         return request.user.has_perm(APPROVE_PERMISSION) or self.has_add_permission(request)
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
-        """Those that can succeed: nobody is offered to approve what they proposed."""
+        """Those that can succeed: nobody is offered to approve what they proposed, nor to decide
+        about their own wallet."""
         adjustment = self.get_object(request, str(object_id))
         if adjustment is None or adjustment.status != Adjustment.Status.PROPOSED:
+            return []
+        if adjustment.wallet.user_id == request.user.pk:
             return []
         is_own = adjustment.proposed_by_id == request.user.pk
         may_reject = is_own or self.has_approve_permission(request)
@@ -221,15 +227,7 @@ class AdjustmentAdmin(AskingAdmin, ListAdmin):
         form = ProposalForm(request.POST if is_answer else None, initial=initial)
         if form.is_valid() and (made := self._propose(request, form.to_proposal())):
             return redirect(change_page(made))
-        context = self.admin_site.each_context(request) | {
-            "title": PROPOSE.title,
-            "subtitle": "somebody else approves it",
-            "opts": self.opts,
-            "question": PROPOSE,
-            "form": form,
-            "back": list_page(Adjustment),
-        }
-        return TemplateResponse(request, self.question_template, context)
+        return self.question_page(request, PROPOSE, form, subtitle="somebody else approves it")
 
     def _propose(self, request: HttpRequest, proposal: Proposal) -> Adjustment | None:
         """Propose it and record it, both or neither; None if it is refused."""
@@ -246,6 +244,19 @@ class AdjustmentAdmin(AskingAdmin, ListAdmin):
         return made
 
     # --- Decide
+
+    def ask(
+        self, request: HttpRequest, object_id: str, question: Question, *args: Any, **options: Any
+    ) -> HttpResponse:
+        """Nobody decides without having before their eyes whose money it is, and why."""
+        if adjustment := self.get_object(request, object_id):
+            question = replace(
+                question,
+                title=f"{question.title} for {adjustment.wallet.user}",
+                explanation=f"{question.explanation} {adjustment.proposed_by} wrote: "
+                f"{adjustment.reason}",
+            )
+        return super().ask(request, object_id, question, *args, **options)
 
     @action(
         description="Approve",

@@ -17,8 +17,19 @@ from fintech_core.admin import (
     money,
     uuid_in,
 )
-from transactions import adjustment_admin, hold_admin  # noqa: F401 - register
-from transactions.models import Account, Transaction, TransactionLedger
+from transactions import (  # noqa: F401 - register
+    adjustment_admin,
+    batch_admin,
+    checkpoint_admin,
+    hold_admin,
+)
+from transactions.models import (
+    Account,
+    StaffRefund,
+    Transaction,
+    TransactionLedger,
+    TransferBatchLeg,
+)
 from transactions.trial_balance_admin import trial_balance_page
 from users import queries as users_queries
 
@@ -84,8 +95,8 @@ class TransactionAdmin(HistoryAdmin):
     inlines = [EntryInline]
     fieldsets = [
         (None, {"fields": ["reference_id", "id", "type", "status", "created_at", "completed_at"]}),
-        ("Money", {"fields": ["moved", "charged", "refunded", "payer", "payee"]}),
-        ("Why", {"fields": ["description", "metadata", "original", "effect_key"]}),
+        ("Money", {"fields": ["moved", "charged", "refunded", "payer", "payee", "refunder"]}),
+        ("Why", {"fields": ["description", "metadata", "batch", "original", "effect_key"]}),
     ]
 
     related = ["from_user", "to_user", "parent"]
@@ -129,6 +140,16 @@ class TransactionAdmin(HistoryAdmin):
     @display(description="To")
     def payee(self, made: Transaction) -> str:
         return link(made.to_user)
+
+    @display(description="Refunded by staff")
+    def refunder(self, made: Transaction) -> str:
+        record = StaffRefund.objects.filter(transaction=made).select_related("staff").first()
+        return link(record.staff if record else None)
+
+    @display(description="Batch")
+    def batch(self, made: Transaction) -> str:
+        leg = TransferBatchLeg.objects.filter(transaction=made).select_related("batch").first()
+        return link(leg.batch if leg else None)
 
     @display(description="Original transaction")
     def original(self, made: Transaction) -> str:

@@ -3,17 +3,17 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
-from django.db import transaction
-from django.db.models import Q, Sum
+from django.db.models import Q, QuerySet, Sum
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
-from fintech_core.database import CLOCK_SLACK, database_time, lowest_id_at
+from fintech_core.database import CLOCK_SLACK, lowest_id_at
 from fintech_core.money import total
 from transactions.models import Hold, TransactionLedger
+from wallet.locking import settled_wallet
 from wallet.models import Wallet
-from wallet.services import share_wallet
 
 ZERO = Decimal("0.00")
 # No hold is reserved for longer, and one that is due is resolved within a minute; a month to spare.
@@ -42,16 +42,15 @@ class Position:
     balance: Decimal
 
 
-@transaction.atomic
 def balance_at(user_id: UUID, at: datetime) -> BalanceAt:
-    """The user's balance at the moment `at`, for good.
+    """The user's balance at the moment `at`, as it stays while the database's clock runs forward.
 
     Waits for whoever holds the wallet: they have read the clock already, perhaps before `at`. Who
     locks it next reads a clock that is past `at`. Raises ValidationError for a moment in the
     future, or before the wallet existed.
     """
-    wallet = share_wallet(user_id)
-    _require_past(at, wallet, now=database_time())
+    wallet = settled_wallet(user_id)
+    _require_past(at, wallet, now=wallet.locked_at)
     position = position_at(wallet, Q(created_at__lte=at))
     return BalanceAt(wallet.currency, position.balance, _held_at(wallet, at), at)
 
@@ -67,7 +66,7 @@ def _require_past(at: datetime, wallet: Wallet, *, now: datetime) -> None:
 
 
 def position_at(wallet: Wallet, bound: Q) -> Position:
-    """After the newest entry of a shared wallet within `bound`, a bound on `created_at`.
+    """After the newest entry of a settled wallet within `bound`, a bound on `created_at`.
 
     Time runs forward with the numbers (a trigger sees to it), so the newest by time is also the
     one with the highest number, and the index on both finds it at once.
@@ -95,5 +94,11 @@ def _held_at(wallet: Wallet, at: datetime) -> Decimal:
         pk__lt=lowest_id_at(at + CLOCK_SLACK),
         resolved_at__gt=at,
     )
-    sums = (holds.aggregate(total=Sum("amount"))["total"] for holds in (active, resolved_later))
-    return total(amount for amount in sums if amount)
+    # In one statement: a hold that is resolved between two would count in both.
+    sums = _sum_of(active).union(_sum_of(resolved_later), all=True)
+    return total(row["sum"] for row in sums)
+
+
+def _sum_of(holds: "QuerySet[Hold]") -> "QuerySet[Hold, Any]":
+    """In one row, or none if there are no holds: they are all in the wallet's currency."""
+    return holds.order_by().values("currency").annotate(sum=Sum("amount")).values("sum")

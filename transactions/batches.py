@@ -4,10 +4,9 @@ Set-based: whom the recipients name, every wallet and every person are read in a
 legs are decided in memory, in their order, and what is accepted is written in a few statements.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
-from uuid import UUID
 
 from django.db.models import prefetch_related_objects
 
@@ -18,16 +17,16 @@ from transactions.limit_use import Allowance
 from transactions.models import Transaction, TransferBatch, TransferBatchLeg
 from transactions.posting import Posting, post_all
 from transactions.transfers import (
-    Directory,
     Transfer,
-    owners_of,
     posting_of,
     require_payable,
+    require_room,
     require_sender,
+    target_of,
 )
 from users.models import User
+from wallet.locking import LockedParties
 from wallet.models import Wallet
-from wallet.services import lock_wallets
 
 Mode = TransferBatch.Mode
 LegStatus = TransferBatchLeg.Status
@@ -63,12 +62,14 @@ class BatchResult:
 def transfer_batch(sender: User, asked: Batch) -> BatchResult:
     """Find, lock, look, write, once for all legs. Call it inside a database transaction.
 
-    An atomic batch raises the refusal of its first leg that has one, with the leg's `index`.
+    An atomic batch raises the refusal of its first leg that has one, with the leg's `index`; that
+    a recipient has no room, if nothing else is wrong.
     """
     books = _Books(sender, asked.legs)
-    decided = books.decide_all(asked.legs, together=asked.mode == Mode.ATOMIC)
-    books.allowance.write()
-    made = iter(post_all([posting for posting in decided if isinstance(posting, Posting)]))
+    decide = books.decide_together if asked.mode == Mode.ATOMIC else books.decide_each
+    decided = decide(asked.legs)
+    accepted = [posting for posting in decided if isinstance(posting, Posting)]
+    made = iter(post_all(accepted, books.allowance.taken) if accepted else [])
     legs = [_result(index, decision, made) for index, decision in enumerate(decided)]
     return BatchResult(_record(books.source, asked.mode, legs), legs)
 
@@ -82,41 +83,71 @@ class _Books:
 
     def __init__(self, sender: User, legs: Iterable[Transfer]) -> None:
         require_sender(sender)
-        self._directory = Directory(sender, (leg.recipient for leg in legs))
-        self._locked = lock_wallets(*self._directory.wallet_ids)
-        prefetch_related_objects(list(self._locked.values()), "limit_override")
-        self._people: Mapping[UUID, User] = owners_of(self._locked.values())
-        self._left = {wallet_id: copy(wallet) for wallet_id, wallet in self._locked.items()}
-        self.source = self._locked[self._directory.source_id]
-        self._payer = self._people[self.source.user_id]
-        require_sender(self._payer)
-        self.allowance = Allowance.load(self.source, self._payer)
+        self._parties = LockedParties(sender.pk, (leg.recipient for leg in legs))
+        wallets = self._parties.wallets
+        prefetch_related_objects(wallets, "limit_override")
+        self._left = {wallet.pk: copy(wallet) for wallet in wallets}
+        self.source = self._parties.source
+        require_sender(self.source.user)
+        self.allowance = Allowance(self.source, self._parties.spent)
 
-    def decide_all(
-        self, legs: Iterable[Transfer], *, together: bool
-    ) -> list[Posting | DomainError]:
-        """Each leg in its order. `together`: raises the first refusal, with the leg's `index`."""
+    def decide_each(self, legs: Iterable[Transfer]) -> list[Posting | DomainError]:
+        """Each leg in its order, for itself."""
         decided: list[Posting | DomainError] = []
-        for index, leg in enumerate(legs):
+        for leg in legs:
             try:
-                decided.append(self._decide(leg))
+                target = self._payable(leg)
+                self._require_room(target, leg)
             except DomainError as refusal:
-                if together:
-                    refusal.facts = {**refusal.facts, "index": index}
-                    raise
                 decided.append(refusal)
+            else:
+                decided.append(self._move(target, leg))
         return decided
 
-    def _decide(self, leg: Transfer) -> Posting:
-        """Raises every refusal of a transfer, the contract's first one first; that changes
-        nothing."""
-        target_id = self._directory.target_id(leg.recipient)
-        source, target = self._left[self.source.pk], self._left[target_id]
-        require_payable(source, target, self._payer, self._people[target.user_id], leg)
+    def decide_together(self, legs: Iterable[Transfer]) -> list[Posting | DomainError]:
+        """Raises the first refusal, with the leg's `index`.
+
+        Whether a recipient has room is said after everything else has been asked of every leg:
+        a batch that had to fail for another reason would tell it, and cost nothing.
+        """
+        decided: list[Posting | DomainError] = []
+        full: DomainError | None = None
+        for index, leg in enumerate(legs):
+            try:
+                target = self._payable(leg)
+            except DomainError as refusal:
+                _name_leg(refusal, index)
+                raise
+            try:
+                self._require_room(target, leg)
+            except DomainError as refusal:
+                _name_leg(refusal, index)
+                full = full or refusal
+            decided.append(self._move(target, leg))
+        if full:
+            raise full
+        return decided
+
+    def _payable(self, leg: Transfer) -> Wallet:
+        """Raises every refusal of a transfer but for want of room, the contract's first one first;
+        that changes nothing."""
+        target = target_of(self._parties, leg)
+        source_left, target_left = self._left[self.source.pk], self._left[target.pk]
+        require_payable(source_left, target_left, leg, self.allowance)
+        return target
+
+    def _require_room(self, target: Wallet, leg: Transfer) -> None:
+        require_room(self._left[target.pk], leg.amount)
+
+    def _move(self, target: Wallet, leg: Transfer) -> Posting:
         self.allowance.take(leg.amount)
-        source.balance -= leg.amount
-        target.balance += leg.amount
-        return posting_of(leg, self.source, self._locked[target_id])
+        self._left[self.source.pk].balance -= leg.amount
+        self._left[target.pk].balance += leg.amount
+        return posting_of(leg, self.source, target)
+
+
+def _name_leg(refusal: DomainError, index: int) -> None:
+    refusal.facts = {**refusal.facts, "index": index}
 
 
 def _result(index: int, decision: Posting | DomainError, made: Iterator[Transaction]) -> LegResult:

@@ -2,8 +2,9 @@
 
 A checkpoint only ever extends the one before it. Everything it builds on is checked first: the
 signature of the one before, the stored tree's root against it, each node and leaf that is about to
-be replaced, and that the wallets' seals still are what they were. So whoever rewrites history in
-the database cannot have the rewritten one signed by waiting for the next checkpoint.
+be replaced, and that the seals of the wallets that moved still are what they were. So who rewrites
+history in the database cannot have the rewritten one signed by waiting for the next checkpoint,
+unless they take the checkpoints away as well; then whoever kept one can tell.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from django.db import IntegrityError, OperationalError, transaction
@@ -24,23 +25,40 @@ from fintech_core.database import (
     query,
     violated_constraint,
 )
+from fintech_core.exceptions import ServiceUnavailable
 from transactions import merkle, signing, stored_tree
 from transactions.merkle import Leaf, Node
 from transactions.models import CheckpointLeaf, LedgerCheckpoint
 from transactions.seals import OUTSIDE
 from transactions.stored_tree import CheckpointRefused
 
-__all__ = ["CheckpointInProgress", "CheckpointRefused", "Proof", "prove", "take"]
+__all__ = [
+    "CheckpointInProgress",
+    "CheckpointRefused",
+    "Proof",
+    "ProofRefused",
+    "prove",
+    "prove_in",
+    "take",
+]
 
 logger = logging.getLogger(__name__)
 
 FORMAT = "fintech-core/checkpoint/1"
+# Whatever a checkpoint lacks was committed after it began, and dated at most so long before that.
+DATED_BEFORE_MAX = timedelta(hours=1)
 _BEFORE_THE_FIRST = bytes(32)
 _TRIES = 4
 
 
 class CheckpointInProgress(Exception):
     """Another one is being taken just now."""
+
+
+class ProofRefused(ServiceUnavailable, CheckpointRefused):
+    """There is one to give, but what is stored does not lead to what was signed."""
+
+    title = "No proof can be given until somebody has looked into the ledger's checkpoints."
 
 
 @dataclass(frozen=True)
@@ -55,13 +73,15 @@ class Proof:
 # --- Taking one --------------------------------------------------------------------------------
 
 
-def take() -> LedgerCheckpoint | None:
+def take(*, rebuild_tree: bool = False) -> LedgerCheckpoint | None:
     """Sign where the ledger stands. None if nothing was posted since the last checkpoint.
 
+    `rebuild_tree`: somebody has emptied the stored tree; compute it anew from the leaves first.
     It covers whatever had been committed when it began; nobody waits for it. Raises
     CheckpointInProgress, and CheckpointRefused, which somebody must look into: `verify_ledger`.
     """
     with _alone():
+        began_at = database_time()  # the first query, so the snapshot is as old
         previous = LedgerCheckpoint.objects.order_by("-number").first()
         _require_own(previous)
         number = previous.number + 1 if previous else 1
@@ -71,8 +91,11 @@ def take() -> LedgerCheckpoint | None:
         if not moved.exists():
             return None
         _require_same_past(number)
+        if rebuild_tree and previous:
+            counted, signed_root = previous.wallet_count, bytes(previous.root)
+            stored_tree.rebuild(previous.number, counted, signed_root=signed_root)
         root = stored_tree.grow(number, signed_root=bytes(previous.root) if previous else None)
-        made = _sign(number, previous, root)
+        made = _sign(number, began_at, previous, root)
     # A log that is shipped elsewhere is a copy that nobody can take back.
     logger.info(
         "checkpoint taken",
@@ -110,6 +133,17 @@ def _require_own(previous: LedgerCheckpoint | None) -> None:
         )
     if not is_genuine(previous):
         raise CheckpointRefused(f"Checkpoint {previous.number} is not what was signed.")
+    _require_not_retired(previous)
+
+
+def _require_not_retired(previous: LedgerCheckpoint) -> None:
+    """A key that another one followed never signs again: it may have been given up as stolen."""
+    newer = signing.public_keys_before(bytes(previous.public_key))
+    if newer and LedgerCheckpoint.objects.filter(public_key__in=newer).exists():
+        raise CheckpointRefused(
+            f"Checkpoint {previous.number} is signed by key {previous.key_id}, which another one "
+            "in LEDGER_SIGNING_KEY had followed already."
+        )
 
 
 def is_genuine(checkpoint: LedgerCheckpoint) -> bool:
@@ -138,7 +172,7 @@ SELECT wallet.id, wallet.entry_count, %(number)s, seal.seal
         WHERE wallet_id = wallet.id ORDER BY entry_count DESC LIMIT 1) known ON true
   LEFT JOIN transactions_ledgerseal seal
     ON seal.wallet_id = wallet.id AND seal.sequence = wallet.entry_count
- WHERE wallet.entry_count > coalesce(known.entry_count, 0) {moved}
+ WHERE wallet.entry_count <> coalesce(known.entry_count, 0) {moved}
 UNION ALL
 SELECT %(outside)s, newest.sequence, %(number)s, newest.seal
   FROM (SELECT sequence, seal FROM transactions_outsideseal ORDER BY sequence DESC LIMIT 1) newest
@@ -153,14 +187,23 @@ _MOVED = """AND wallet.id IN (
           AND made.posted_in < pg_snapshot_xmax(pg_current_snapshot()))"""
 
 
+_CUT = "A wallet has fewer entries than the last checkpoint signed."
+# What the database says of a leaf that cannot be.
+_REFUSALS = {
+    "transactions_checkpointleaf_has_its_seal": "A wallet's newest entry has no seal.",
+    "transactions_checkpointleaf_fits": _CUT,
+    "transactions_checkpointleaf_pkey": _CUT,
+}
+
+
 def _write_leaves(number: int, previous: LedgerCheckpoint | None) -> None:
     horizon = _horizon_of(previous)
     statement = _WRITE_LEAVES.format(moved="" if horizon is None else _MOVED)
     try:
         execute(statement, number=number, outside=OUTSIDE, horizon=horizon)
     except IntegrityError as exc:
-        if violated_constraint(exc) == "transactions_checkpointleaf_has_its_seal":
-            raise CheckpointRefused("A wallet's newest entry has no seal.") from exc
+        if refusal := _REFUSALS.get(violated_constraint(exc)):
+            raise CheckpointRefused(refusal) from exc
         raise
 
 
@@ -217,12 +260,14 @@ SELECT coalesce(sum(leaf.entry_count - coalesce(before.entry_count, 0))
 """
 
 
-def _sign(number: int, previous: LedgerCheckpoint | None, root: Node) -> LedgerCheckpoint:
+def _sign(
+    number: int, began_at: datetime, previous: LedgerCheckpoint | None, root: Node
+) -> LedgerCheckpoint:
     [(added, outside, outside_leaves)] = query(_COUNTS, number=number, outside=OUTSIDE)
     key = signing.public_key()
     made = LedgerCheckpoint(
         number=number,
-        created_at=database_time(),
+        created_at=began_at,
         wallet_count=root.leaf_count - outside_leaves,
         entry_count=int(added) + (previous.entry_count if previous else 0),
         outside_count=outside or (previous.outside_count if previous else 0),
@@ -283,7 +328,7 @@ def prove(wallet_id: UUID) -> Proof | None:
     """That the wallet's head is in the newest checkpoint. None if no checkpoint knows it yet.
 
     Read without a lock, so a new checkpoint may come in between; a proof that proves nothing is
-    never given. Raises CheckpointRefused if the stored tree does not lead to the signed root.
+    never given. Raises ProofRefused if the stored tree does not lead to the signed root.
     """
     for _try in range(_TRIES):
         checkpoint = LedgerCheckpoint.objects.order_by("-number").first()
@@ -294,4 +339,27 @@ def prove(wallet_id: UUID) -> Proof | None:
         siblings = stored_tree.siblings_of(leaf, checkpoint.number)
         if merkle.root_from(leaf, siblings) == bytes(checkpoint.root):
             return Proof(leaf, siblings, checkpoint)
-    raise CheckpointRefused(f"The stored tree does not prove wallet {wallet_id}.")
+    raise _refused(wallet_id)
+
+
+def prove_in(number: int, wallet_id: UUID) -> Proof | None:
+    """The same in an older checkpoint, whose tree is computed anew from every leaf that it had.
+
+    None if there is no such checkpoint, or the wallet had no entry then. Raises ProofRefused if the
+    leaves do not lead to the root that was signed.
+    """
+    checkpoint = LedgerCheckpoint.objects.filter(number=number).first()
+    leaves = CheckpointLeaf.objects.filter(wallet_id=wallet_id, number__lte=number)
+    newest = leaves.order_by("-entry_count").first()
+    if checkpoint is None or newest is None:
+        return None
+    leaf = Leaf(wallet_id, newest.entry_count, bytes(newest.seal))
+    siblings = stored_tree.siblings_in(number, leaf, wallets=checkpoint.wallet_count)
+    if merkle.root_from(leaf, siblings) != bytes(checkpoint.root):
+        raise _refused(wallet_id)
+    return Proof(leaf, siblings, checkpoint)
+
+
+def _refused(wallet_id: UUID) -> ProofRefused:
+    logger.error("a proof proves nothing", extra={"wallet": str(wallet_id)})
+    return ProofRefused(f"The stored tree does not prove wallet {wallet_id}.")

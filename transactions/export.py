@@ -6,7 +6,7 @@ flat, and money moves on beside it.
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from django.db import connection, transaction
 
 from fintech_core.database import database_time, execute, query
 from transactions import checkpoints, signing
-from transactions.checkpoints import moment_text
+from transactions.checkpoints import Proof, moment_text
 from wallet.models import Wallet
 
 FORMAT = "fintech-core/ledger-export/1"
@@ -103,14 +103,20 @@ _WALLETS = f"SELECT {_WALLET} FROM wallet_wallet ORDER BY id"  # noqa: S608
 _WALLET_OF_ONE = f"SELECT {_WALLET} FROM wallet_wallet WHERE id = %(wallet)s"  # noqa: S608
 
 
-def lines(wallet_id: UUID | None = None) -> Iterator[str]:
-    """The whole ledger, or what concerns one wallet. Raises Wallet.DoesNotExist."""
+class NotInCheckpoint(Exception):
+    """There is nothing to prove: no such checkpoint, or no entry of the wallet in it."""
+
+
+def lines(wallet_id: UUID | None = None, proved_in: Sequence[int] = ()) -> Iterator[str]:
+    """The whole ledger, or what concerns one wallet, with proofs of it in the newest checkpoint and
+    in those numbered `proved_in`. Raises Wallet.DoesNotExist and NotInCheckpoint.
+    """
     with transaction.atomic(durable=True):
         execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         execute("SET LOCAL statement_timeout = 0")
         execute("SET LOCAL idle_in_transaction_session_timeout = 0")
         count = 1
-        for line in _body(wallet_id):
+        for line in _body(wallet_id, proved_in):
             yield line
             count += 1
         yield json.dumps({"kind": "end", "lines": count})
@@ -127,7 +133,7 @@ def line_count() -> int:
     return int(rows[0][0])
 
 
-def _body(wallet_id: UUID | None) -> Iterator[str]:
+def _body(wallet_id: UUID | None, proved_in: Sequence[int]) -> Iterator[str]:
     if wallet_id is not None:
         Wallet.objects.only("pk").get(pk=wallet_id)
     yield _header(wallet_id)
@@ -137,7 +143,7 @@ def _body(wallet_id: UUID | None) -> Iterator[str]:
         yield from _stream(_WALLETS)
     else:
         yield from _stream(_CHECKPOINTS)
-        yield from _proof(wallet_id)
+        yield from _proofs(wallet_id, proved_in)
         yield from _stream(_TRANSACTIONS_OF_ONE, wallet=wallet_id)
         yield from _stream(_WALLET_OF_ONE, wallet=wallet_id)
 
@@ -158,14 +164,24 @@ def _header(wallet_id: UUID | None) -> str:
     )
 
 
-def _proof(wallet_id: UUID) -> Iterator[str]:
-    proof = checkpoints.prove(wallet_id)
-    if proof is None:
-        return
-    yield json.dumps(
+def _proofs(wallet_id: UUID, proved_in: Sequence[int]) -> Iterator[str]:
+    """In the order of their checkpoints. None at all of a wallet that is in no checkpoint yet."""
+    newest = checkpoints.prove(wallet_id)
+    for number in sorted(set(proved_in) - {newest.checkpoint.number if newest else 0}):
+        older = checkpoints.prove_in(number, wallet_id)
+        if older is None:
+            raise NotInCheckpoint(f"Checkpoint {number} has no entry of this wallet.")
+        yield _proof(older)
+    if newest:
+        yield _proof(newest)
+
+
+def _proof(proof: Proof) -> str:
+    return json.dumps(
         {
             "kind": "proof",
-            "wallet_id": str(wallet_id),
+            "number": proof.checkpoint.number,
+            "wallet_id": str(proof.leaf.wallet_id),
             "entry_count": proof.leaf.entry_count,
             "seal": proof.leaf.seal.hex(),
             "siblings": [sibling.hex() for sibling in proof.siblings],

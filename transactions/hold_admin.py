@@ -19,16 +19,18 @@ STATUS_COLOURS = {
 @admin.register(Hold)
 class HoldAdmin(HistoryAdmin):
     # No filter by status: it has no index, and a rare status would be looked for to the end.
-    list_display = ["id", "state", "reserved", "captured", "payer", "payee", "expires_at"]
+    list_display = ["created_at", "state", "reserved", "captured", "payer", "payee", "expires_at"]
+    list_display_links = ["created_at"]
     list_filter = [("created_at", CreatedFilter)]
     search_help_text = "Id, or the beginning of a party's email, name or phone number"
     fieldsets = [
-        (None, {"fields": ["id", "state", "created_at", "expires_at", "resolved_at"]}),
+        (None, {"fields": ["id", "status", "created_at", "expires_at"]}),
+        ("Resolution", {"fields": ["resolved_at", "resolver"]}),
         ("Money", {"fields": ["reserved", "captured", "capture", "payer", "payee"]}),
         ("Why", {"fields": ["description", "metadata"]}),
     ]
 
-    related = ["from_user", "to_user", "transaction"]
+    related = ["from_user", "to_user", "resolved_by", "transaction"]
 
     def found_by(self, text: str) -> Q:
         if key := uuid_in(text):
@@ -51,6 +53,10 @@ class HoldAdmin(HistoryAdmin):
     @display(description="Transaction")
     def capture(self, hold: Hold) -> str:
         return link(hold.transaction)
+
+    @display(description="Captured or voided by")
+    def resolver(self, hold: Hold) -> str:
+        return link(hold.resolved_by)
 
     @display(description="From")
     def payer(self, hold: Hold) -> str:

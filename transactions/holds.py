@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
-from django.db import OperationalError, transaction
+from django.db import IntegrityError, OperationalError, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
@@ -21,21 +21,23 @@ from fintech_core.database import database_time, lock_timed_out, retry_on_confli
 from fintech_core.exceptions import InvalidState
 from fintech_core.money import format_amount
 from transactions import queries
+from transactions.callers import is_staff_still
 from transactions.exceptions import AmountExceedsRemaining, HoldExpired, NotAllowed, NotFound
 from transactions.models import Hold, Transaction
 from transactions.posting import Posting, post
-from transactions.transfers import Transfer, lock_payable, require_recipient
+from transactions.transfers import Transfer, lock_payable, require_recipient, require_room
 from users.models import User
 from wallet.exceptions import WalletFrozen
+from wallet.locking import lock_wallets
 from wallet.models import Wallet
-from wallet.services import lock_wallets, save_held
+from wallet.services import record_debits, save_held
 
 logger = logging.getLogger(__name__)
 
 LIFETIME = timedelta(days=7)
 LIFETIME_MAX = timedelta(days=30)
 _BATCH = 200
-_BUSY_MAX = 50
+_SINGLY_MAX = 1000
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,14 @@ class Reservation(Transfer):
 
 def create(payer: User, asked: Reservation) -> Hold:
     """Reserve the money: it stays in the payer's wallet, but is not available any more."""
-    source, target = lock_payable(payer, asked)
+    source, target, spent = lock_payable(payer, asked)
     source.reserve(asked.amount)
     save_held([source])
+    record_debits(spent)
     begun = database_time()
     return Hold.objects.create(
         amount=asked.amount,
-        currency=asked.currency,
+        currency=source.currency,
         payer_wallet=source,
         payee_wallet=target,
         from_user_id=source.user_id,
@@ -79,19 +82,19 @@ def capture(caller: User, hold_id: UUID, amount: Decimal | None) -> Transaction:
     save_held([source])
     made = post(_capture_of(hold, taken, source, target))
     hold.transaction, hold.captured_amount = made, taken
-    _resolve(hold, Hold.Status.CAPTURED, at=made.created_at)
+    _resolve(hold, Hold.Status.CAPTURED, at=made.created_at, by=caller)
     return made
 
 
 def void(caller: User, hold_id: UUID) -> Hold:
     """Give the money back to the payer. Not for the payer, whose promise the hold is."""
-    visible = Hold.objects.all() if caller.is_staff else queries.holds_of(caller.pk)
+    visible = Hold.objects.all() if is_staff_still(caller) else queries.holds_of(caller.pk)
     hold = _lock(visible, hold_id)
     if caller.pk == hold.from_user_id:
         raise NotAllowed("Only the recipient, or staff who are not the payer, can void a hold.")
     source = lock_wallets(hold.payer_wallet_id)[hold.payer_wallet_id]
     _require_active(hold)
-    _release(hold, source, Hold.Status.VOIDED)
+    _release(hold, source, Hold.Status.VOIDED, by=caller)
     return hold
 
 
@@ -101,7 +104,7 @@ def expire(hold_id: UUID) -> bool:
     source = lock_wallets(hold.payer_wallet_id)[hold.payer_wallet_id]
     if hold.status != Hold.Status.ACTIVE or hold.expires_at > database_time():
         return False
-    _release(hold, source, Hold.Status.EXPIRED)
+    _release(hold, source, Hold.Status.EXPIRED, by=None)
     return True
 
 
@@ -119,13 +122,14 @@ def expire_due(*, seconds_max: float) -> int:
     """Expire whatever is due, within the time; how many. Safe to run at once with anything.
 
     First in sets, past every row that somebody is using; those come last, one by one, so that a
-    wallet that is always busy waits no longer than the others.
+    wallet that is always busy waits no longer than the others. One by one as well, if the books of
+    a wallet in the set are broken: the others' money does not wait for their repair.
     """
     deadline = time.monotonic() + seconds_max
     expired = 0
-    while time.monotonic() < deadline and (batch := retry_on_conflict(_expire_batch)):
+    while time.monotonic() < deadline and (batch := _expire_set()):
         expired += batch
-    return expired + sum(_expire_busy(deadline))
+    return expired + sum(_expire_singly(deadline))
 
 
 def _lock(visible: QuerySet[Hold], hold_id: UUID) -> Hold:
@@ -147,7 +151,8 @@ def _require_capturable(hold: Hold, amount: Decimal, source: Wallet, target: Wal
     if amount > hold.amount:
         remaining = format_amount(hold.amount)
         raise AmountExceedsRemaining(f"The hold is for {remaining}.", remaining=remaining)
-    require_recipient(User.objects.get(pk=target.user_id), target, amount)
+    require_recipient(target)
+    require_room(target, amount)  # the caller's own, so it tells nobody anything
     if source.status != Wallet.Status.ACTIVE:
         raise WalletFrozen("The payer's wallet is frozen: no money can leave it.")
 
@@ -164,21 +169,32 @@ def _capture_of(hold: Hold, amount: Decimal, source: Wallet, target: Wallet) -> 
     )
 
 
-def _release(hold: Hold, source: Wallet, status: Hold.Status) -> None:
+def _release(hold: Hold, source: Wallet, status: Hold.Status, by: User | None) -> None:
     source.release(hold.amount)
     save_held([source])
-    _resolve(hold, status, at=database_time())
+    _resolve(hold, status, at=database_time(), by=by)
 
 
-def _resolve(hold: Hold, status: Hold.Status, at: datetime) -> None:
-    hold.status, hold.resolved_at = status, at
-    hold.save(update_fields=["status", "captured_amount", "transaction", "resolved_at"])
+def _resolve(hold: Hold, status: Hold.Status, at: datetime, by: User | None) -> None:
+    hold.status, hold.resolved_at, hold.resolved_by = status, at, by
+    hold.save(
+        update_fields=["status", "captured_amount", "transaction", "resolved_at", "resolved_by"]
+    )
 
 
 def _due() -> QuerySet[Hold]:
     return Hold.objects.filter(status=Hold.Status.ACTIVE, expires_at__lte=Now()).order_by(
         "expires_at"
     )
+
+
+def _expire_set() -> int:
+    """How many; none, if the database refuses one of them."""
+    try:
+        return retry_on_conflict(_expire_batch)
+    except IntegrityError:
+        logger.exception("holds that are due cannot be expired together")
+        return 0
 
 
 @transaction.atomic
@@ -196,15 +212,19 @@ def _expire_batch() -> int:
     )
 
 
-def _expire_busy(deadline: float) -> Iterable[bool]:
-    for hold_id in list(_due().values_list("pk", flat=True)[:_BUSY_MAX]):
+def _expire_singly(deadline: float) -> Iterable[bool]:
+    for hold_id in list(_due().values_list("pk", flat=True)[:_SINGLY_MAX]):
         if time.monotonic() < deadline:
             yield _expire_patiently(hold_id)
 
 
 def _expire_patiently(hold_id: UUID) -> bool:
+    """False as well if somebody keeps it locked, or the database refuses; that is logged."""
     try:
         return retry_on_conflict(lambda: transaction.atomic(expire)(hold_id))
+    except IntegrityError:
+        logger.exception("a hold that is due cannot be expired", extra={"hold": str(hold_id)})
+        return False
     except OperationalError as exc:
         if not lock_timed_out(exc):
             raise

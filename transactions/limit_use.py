@@ -7,15 +7,14 @@ as its hold; neither refunds nor adjustments count.
 
 from dataclasses import asdict, dataclass
 from decimal import Decimal
-from uuid import UUID
 
 from fintech_core.money import format_amount
 from users.models import User
 from wallet.exceptions import LimitExceeded
-from wallet.limits import NAMES, Limits, limits_of, tier_of
+from wallet.limits import NAMES, limits_of, tier_of
 from wallet.models import ZERO, Wallet
 from wallet.queries import Debits, debits_of, wallet_of
-from wallet.services import record_debits
+from wallet.services import Spent
 
 _DAY = "within 24 hours"
 _MONTH = "within 30 days"
@@ -24,35 +23,23 @@ _MONTH = "within 30 days"
 class Allowance:
     """What may still leave one wallet. For as many debits as one database transaction makes."""
 
-    def __init__(self, wallet_id: UUID, limits: Limits, used: Debits) -> None:
-        self._wallet_id = wallet_id
-        self._limits = limits
+    def __init__(self, wallet: Wallet, used: Debits) -> None:
+        """`wallet` is locked, and `used` and its owner are as they were read under the lock."""
+        self._limits = limits_of(wallet, wallet.user)
         self._used = used
-        self._taken_total = ZERO
-        self._taken_count = 0
-
-    @classmethod
-    def load(cls, wallet: Wallet, user: User) -> "Allowance":
-        """Call it under the wallet's lock, with its owner as they are now."""
-        return cls(wallet.pk, limits_of(wallet, user), debits_of(wallet.pk))
+        self.taken = Spent(wallet.pk, ZERO, 0)
 
     def take(self, amount: Decimal) -> None:
-        """Count one debit, in memory. Raises LimitExceeded, and then counts nothing."""
-        self._require(amount)
+        """Count one debit that `require` lets through, in memory."""
         self._used.daily_total += amount
         self._used.daily_count += 1
         self._used.monthly_total += amount
         self._used.monthly_count += 1
-        self._taken_total += amount
-        self._taken_count += 1
+        taken = self.taken
+        self.taken = Spent(taken.wallet_id, taken.total + amount, taken.count + 1)
 
-    def write(self) -> None:
-        """Write what was taken, in one statement; nothing if nothing was."""
-        if self._taken_count:
-            record_debits(self._wallet_id, total=self._taken_total, count=self._taken_count)
-        self._taken_total, self._taken_count = ZERO, 0
-
-    def _require(self, amount: Decimal) -> None:
+    def require(self, amount: Decimal) -> None:
+        """Raises LimitExceeded."""
         limits, used = self._limits, self._used
         if amount > limits.transfer_max:
             most = format_amount(limits.transfer_max)

@@ -5,18 +5,21 @@ movements are written in as many round trips as one.
 """
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
-from django.db import connection
+from django.db.models import Model
 from uuid_utils.compat import uuid7
 
+from fintech_core.database import database_time, send_along
 from transactions.models import Account, Transaction, TransactionLedger
+from users.models import User
 from wallet.models import Wallet
-from wallet.services import save_balances
+from wallet.services import Spent
 
 Side = Wallet | Account
 _DEBIT = TransactionLedger.EntryType.DEBIT
@@ -42,16 +45,17 @@ class Posting:
     status: Transaction.Status = Transaction.Status.COMPLETED
 
 
-def post(posting: Posting) -> Transaction:
+def post(posting: Posting, spent: Spent | None = None) -> Transaction:
     """Write one movement; see `post_all`."""
-    return post_all([posting])[0]
+    return post_all([posting], spent)[0]
 
 
-def post_all(postings: Sequence[Posting]) -> list[Transaction]:
-    """Write the movements in their order, with one moment for all, in a few statements.
+def post_all(postings: Sequence[Posting], spent: Spent | None = None) -> list[Transaction]:
+    """Write the movements in their order, with one moment for all, in one round trip.
 
-    Call it inside a database transaction. The database refuses whatever does not balance, does not
-    follow from the wallet's previous entry, or takes a balance below zero or below what is held.
+    `spent` is counted against the limits of whose wallet it names. Call it inside a database
+    transaction. The database refuses whatever does not balance, does not follow from the wallet's
+    previous entry, or takes a balance below zero or below what is held.
     """
     wallets = {
         side.pk: side
@@ -61,16 +65,28 @@ def post_all(postings: Sequence[Posting]) -> list[Transaction]:
     }
     moment = _ledger_time(wallets.values())
     made = [_transaction(posting, moment) for posting in postings]
-    entries = [
-        entry
-        for transaction, posting in zip(made, postings, strict=True)
-        for entry in _entries(transaction, posting)
-    ]
-    Transaction.objects.bulk_create(made)
-    save_balances(wallets.values())
-    # In order: the trigger on each row looks at the wallet's entry before it.
-    TransactionLedger.objects.bulk_create(entries)
+    for transaction, posting in zip(made, postings, strict=True):
+        transaction.posted_entries = list(_entries(transaction, posting))
+    entries = [entry for transaction in made for entry in transaction.posted_entries]
+    send_along(
+        "SELECT transactions_post(%(made)s, %(moved)s, %(entries)s, %(spent)s)",
+        made=_rows(made, _TRANSACTION_COLUMNS),
+        moved=_rows(wallets.values(), _MOVED_COLUMNS),
+        entries=_rows(entries, _ENTRY_COLUMNS),
+        spent=spent and json.dumps(vars(spent), default=str),
+    )
     return made
+
+
+_TRANSACTION_COLUMNS = [field.attname for field in Transaction._meta.concrete_fields]
+_ENTRY_COLUMNS = [field.attname for field in TransactionLedger._meta.concrete_fields]
+_MOVED_COLUMNS = ["id", "balance", "entry_count", "last_entry_at"]
+
+
+def _rows(instances: Iterable[Model], columns: Sequence[str]) -> str:
+    """The rows as a JSON array. Amounts, ids and times are text there, so they stay exact."""
+    rows = [{name: getattr(instance, name) for name in columns} for instance in instances]
+    return json.dumps(rows, default=str)
 
 
 def _transaction(posting: Posting, moment: datetime) -> Transaction:
@@ -83,8 +99,8 @@ def _transaction(posting: Posting, moment: datetime) -> Transaction:
         status=posting.status,
         amount=posting.amount,
         currency=posting.currency,
-        from_user_id=_owner(posting.debit),
-        to_user_id=_owner(posting.credit),
+        from_user=_owner(posting.debit),
+        to_user=_owner(posting.credit),
         parent=posting.parent,
         description=posting.description,
         metadata=dict(posting.metadata or {}),
@@ -94,8 +110,8 @@ def _transaction(posting: Posting, moment: datetime) -> Transaction:
     )
 
 
-def _owner(side: Side) -> UUID | None:
-    return side.user_id if isinstance(side, Wallet) else None
+def _owner(side: Side) -> User | None:
+    return side.user if isinstance(side, Wallet) else None
 
 
 def _entries(made: Transaction, posting: Posting) -> Iterable[TransactionLedger]:
@@ -126,12 +142,12 @@ def _entry(
     return entry
 
 
-def _ledger_time(wallets: Iterable[Wallet]) -> datetime:
+def _ledger_time(wallets: Collection[Wallet]) -> datetime:
     """The database's clock, read under the locks, never before a wallet's previous entry."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        (now,) = cursor.fetchone()
-    return max([now, *(wallet.last_entry_at for wallet in wallets if wallet.last_entry_at)])
+    if not wallets:
+        return database_time()
+    earlier = [wallet.last_entry_at for wallet in wallets if wallet.last_entry_at]
+    return max([*earlier, *(wallet.locked_at for wallet in wallets)])
 
 
 def _reference(transaction_id: UUID) -> str:

@@ -9,18 +9,19 @@ from uuid import UUID
 from fintech_core.exceptions import InvalidState
 from fintech_core.money import format_amount
 from transactions import queries
+from transactions.callers import is_staff_still
 from transactions.exceptions import (
     AmountExceedsRemaining,
     NotAllowed,
     NotFound,
     RecipientUnavailable,
 )
-from transactions.models import Transaction, TransactionLedger
+from transactions.models import StaffRefund, Transaction, TransactionLedger
 from transactions.posting import Posting, post
 from users.models import User
 from wallet.exceptions import InsufficientFunds, WalletFrozen
+from wallet.locking import lock_wallets
 from wallet.models import Wallet
-from wallet.services import lock_wallets
 
 _DEBIT = TransactionLedger.EntryType.DEBIT
 _CREDIT = TransactionLedger.EntryType.CREDIT
@@ -31,7 +32,8 @@ REFUNDABLE = (Transaction.Type.TRANSFER, Transaction.Type.CAPTURE)
 def refund(caller: User, transaction_id: UUID, amount: Decimal | None, reason: str) -> Transaction:
     """Send `amount` (the rest, if None) of a payment back the way it came.
 
-    Call it inside a database transaction.
+    Staff who do it in the recipient's place are put on record. Call it inside a database
+    transaction.
     """
     original = _lock_original(caller, transaction_id)
     taken = _amount(original, amount)
@@ -50,12 +52,15 @@ def refund(caller: User, transaction_id: UUID, amount: Decimal | None, reason: s
     )
     original.refunded_amount += taken
     original.save(update_fields=["refunded_amount"])
+    if caller.pk != original.to_user_id:
+        StaffRefund.objects.create(transaction=made, staff=caller)
     return made
 
 
 def _lock_original(caller: User, transaction_id: UUID) -> Transaction:
     """Raises NotFound, NotAllowed and InvalidState."""
-    visible = Transaction.objects.all() if caller.is_staff else queries.transactions_of(caller.pk)
+    is_staff = is_staff_still(caller)
+    visible = Transaction.objects.all() if is_staff else queries.transactions_of(caller.pk)
     original = (
         visible.select_for_update(no_key=True, of=("self",)).filter(pk=transaction_id).first()
     )
@@ -91,8 +96,7 @@ def _lock_wallets(original: Transaction) -> tuple[Wallet, Wallet]:
 
 def _require_repayable(source: Wallet, target: Wallet, amount: Decimal) -> None:
     """The payer's balance limit is no reason to keep their money from them."""
-    payer = User.objects.get(pk=target.user_id)
-    if target.status == Wallet.Status.CLOSED or not payer.is_active:
+    if target.status == Wallet.Status.CLOSED or not target.user.is_active:
         raise RecipientUnavailable("The original payer cannot receive money any more.")
     if source.status != Wallet.Status.ACTIVE:
         raise WalletFrozen("The wallet that received the payment is frozen or closed.")

@@ -21,8 +21,8 @@ from transactions.posting import Posting, post
 from transactions.transfers import Transfer
 from users.models import User
 from wallet.exceptions import CurrencyMismatch, WalletClosed
+from wallet.locking import lock_wallets
 from wallet.models import Wallet
-from wallet.services import lock_wallets
 
 __all__ = ["Batch", "Proposal", "Reservation", "TransactionService", "Transfer"]
 
@@ -38,7 +38,8 @@ class TransactionService:
 
         The first that applies is raised, or, with status 422, remembered as the answer:
         KYCRequired, SelfTransfer, RecipientNotFound, RecipientUnavailable, CurrencyMismatch,
-        WalletFrozen, InsufficientFunds, LimitExceeded. A refusal writes nothing but its memory.
+        WalletFrozen, InsufficientFunds, LimitExceeded. RecipientUnavailable for want of room is
+        asked last of all. A refusal writes nothing but its memory.
         """
         return idempotency.once(lambda: transfers.transfer(sender, transfer))
 
@@ -59,7 +60,8 @@ class TransactionService:
         """Reserve money for the recipient, once per idempotency key; it leaves `available` at once.
 
         Refused as a transfer is, in the same order: KYCRequired, SelfTransfer, RecipientNotFound,
-        RecipientUnavailable, CurrencyMismatch, WalletFrozen, InsufficientFunds, LimitExceeded.
+        RecipientUnavailable, CurrencyMismatch, WalletFrozen, InsufficientFunds, LimitExceeded, and
+        RecipientUnavailable for want of room.
         """
         return idempotency.once(lambda: holds.create(payer, reservation))
 
@@ -81,7 +83,8 @@ class TransactionService:
     def void_hold(*, caller: User, hold_id: UUID) -> Hold:
         """Release a hold, as its recipient or as staff; never as the payer, staff or not.
 
-        Raises NotFound, NotAllowed, and InvalidState for a hold that is resolved or has expired.
+        It says by whom. Raises NotFound, NotAllowed, and InvalidState for a hold that is resolved
+        or has expired.
         """
         with holds.freed_if_late(hold_id):
             return retry_on_conflict(lambda: transaction.atomic(holds.void)(caller, hold_id))
@@ -105,7 +108,8 @@ class TransactionService:
     ) -> Answer:
         """Send `amount` (None: the rest) of a transfer or capture back to its payer, once per key.
 
-        For its recipient, or staff; it takes the recipient's money either way. Raises NotFound,
+        For its recipient, or staff, who are put on record; it takes the recipient's money either
+        way. Raises NotFound,
         NotAllowed (the original payer, staff or not) and InvalidState (any other type). Remembered:
         AmountExceedsRemaining, RecipientUnavailable (the payer is closed or deactivated),
         WalletFrozen and InsufficientFunds. Neither KYC nor limits stand in its way.
@@ -157,8 +161,9 @@ class TransactionService:
         """Write down what should be put right in a wallet; somebody else has to approve it.
 
         Raises PermissionDenied unless `proposer` is active staff with
-        `transactions.propose_adjustment` and does not own the wallet, NotFound, WalletClosed, and
-        ValidationError for an amount that is none or an empty reason.
+        `transactions.propose_adjustment` and does not own the wallet, NotFound, WalletClosed,
+        InvalidState for a second proposal with one `form_id`, and ValidationError for an amount
+        that is none or an empty reason.
         """
         return adjustments.propose(proposer, proposal)
 
@@ -168,7 +173,8 @@ class TransactionService:
 
         Raises PermissionDenied unless `approver` is active staff with
         `transactions.approve_adjustment`, did not propose it and does not own the wallet; NotFound;
-        InvalidState once it is decided; WalletClosed; for a debit WalletFrozen, and
+        InvalidState once it is decided, if whoever proposed it may propose no more, and for more
+        than a wallet can hold; WalletClosed; for a debit WalletFrozen, and
         InsufficientFunds if less is available. Limits do not apply.
         """
         return retry_on_conflict(
@@ -180,8 +186,9 @@ class TransactionService:
     def reject_adjustment(*, decider: User, adjustment_id: UUID, reason: str) -> Adjustment:
         """Decide against a proposal, or withdraw one's own; nothing moves.
 
-        Raises PermissionDenied unless `decider` is active staff who proposed it or has
-        `transactions.approve_adjustment`, NotFound, InvalidState once it is decided, and
+        Raises PermissionDenied unless `decider` is active staff with
+        `transactions.approve_adjustment` (for one's own, `transactions.propose_adjustment` is
+        enough) and does not own the wallet, NotFound, InvalidState once it is decided, and
         ValidationError for an empty reason.
         """
         return adjustments.reject(decider, adjustment_id, reason)

@@ -1,6 +1,7 @@
 """The keys that sign checkpoints (Ed25519)."""
 
 import hashlib
+from itertools import takewhile
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -18,7 +19,12 @@ def public_key() -> bytes:
 
 def own_public_keys() -> set[bytes]:
     """Of the key that signs now, and of those before it."""
-    return {key.public_key().public_bytes_raw() for key in _keys()}
+    return set(_public_keys())
+
+
+def public_keys_before(key: bytes) -> list[bytes]:
+    """Of the keys that were put in front of this one; of all, if it is none of ours."""
+    return list(takewhile(lambda own: own != key, _public_keys()))
 
 
 def key_id(key: bytes) -> str:
@@ -32,6 +38,10 @@ def is_signed_by(key: bytes, signature: bytes, message: bytes) -> bool:
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+def _public_keys() -> list[bytes]:
+    return [key.public_key().public_bytes_raw() for key in _keys()]
 
 
 def _keys() -> list[Ed25519PrivateKey]:

@@ -27,10 +27,20 @@ HEADER = (
 # A spreadsheet takes a cell that begins with one of these for a formula, and may run it. The wide
 # ones are those of East Asian keyboards.
 _SIGN = "[=+\\-@\uff1d\uff0b\uff0d\uff20]"
-# The place before it: at the beginning, also after quotes and spaces; or after whatever another
-# language's spreadsheet separates cells by.
+# What a spreadsheet may pass over on its way to the sign: control characters, those of Unicode's
+# category Cf, and whatever else is drawn as nothing.
+_INVISIBLE = (
+    "\\x00-\\x08\\x0e-\\x1f\\x7f-\\x9f\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160"
+    "\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    "\ufff0-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+_PASSED_OVER = rf"""[\s"'{_INVISIBLE}]"""
+# The place before it: at the beginning, or after whatever another language's spreadsheet separates
+# cells by.
 _FORMULA = re.compile(
-    rf"""^(?=[\s"']*{_SIGN}|[\t\r\n])|(?<=[;\t\r\n])(?=[ "']*{_SIGN})""",
+    rf"^(?={_PASSED_OVER}*{_SIGN}|[\t\r\n])"
+    rf"|(?<=[;\t\r\n])(?=(?:(?![\t\r\n]){_PASSED_OVER})*{_SIGN})"
 )
 
 

@@ -136,12 +136,13 @@ def wrap(text: str, style: Style, width: float) -> list[str]:
 
 
 def _broken(word: str, style: Style, width: float) -> Iterator[str]:
-    part = ""
+    part, reached = "", 0.0
     for character in word:
-        if part and style.width(part + character) > width:
+        advance = style.width(character)  # the typeface is drawn without kerning
+        if part and reached + advance > width:
             yield part
-            part = ""
-        part += character
+            part, reached = "", 0.0
+        part, reached = part + character, reached + advance
     yield part
 
 

@@ -13,17 +13,15 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
 from django.db.models import Q
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
-from fintech_core.database import database_time
 from transactions.balances import Position, position_at
 from transactions.models import LedgerSeal, TransactionLedger
 from transactions.moments import Period
 from users.models import User
+from wallet.locking import settled_wallet
 from wallet.models import Wallet
-from wallet.services import share_wallet
 
 logger = logging.getLogger(__name__)
 
@@ -74,15 +72,14 @@ class Line:
         return "in" if self.amount > 0 else "out"
 
 
-@transaction.atomic
 def statement_of(user_id: UUID, period: Period) -> Statement:
     """The user's statement over the period, which may end in the future.
 
     Waits for whoever holds the wallet, so that no entry that is being written slips in afterwards.
     Raises ValidationError for a period that begins in the future: its opening balance is unknown.
     """
-    wallet = share_wallet(user_id)
-    now = database_time()
+    wallet = settled_wallet(user_id)
+    now = wallet.locked_at
     begins_at, ends_at = period.begins_at, period.ends_at
     if begins_at > now:
         raise ValidationError(

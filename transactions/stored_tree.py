@@ -1,5 +1,6 @@
 """The tree of the newest checkpoint, kept in PostgreSQL so that the next one rehashes little."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -9,6 +10,8 @@ from transactions.merkle import BUCKET_DEPTH, Leaf, Node
 from transactions.seals import OUTSIDE
 
 BUCKETS_AT_ONCE = 1_000
+_BUCKETS = 2**BUCKET_DEPTH
+_LEAVES_AT_ONCE = 20_000
 
 
 class CheckpointRefused(Exception):
@@ -25,6 +28,7 @@ class _Change:
 
 _NOTHING = _Change(merkle.EMPTY, merkle.EMPTY)
 _Changes = dict[int, _Change]  # by prefix, at one depth
+_Nodes = dict[tuple[int, int], Node]  # by depth and prefix
 
 
 # The heads of the chains in some buckets, as of one checkpoint.
@@ -123,7 +127,7 @@ def _replace(depth: int, changes: _Changes) -> _Changes:
     return changes
 
 
-def _nodes(places: list[tuple[int, int]]) -> dict[tuple[int, int], Node]:
+def _nodes(places: list[tuple[int, int]]) -> _Nodes:
     """The stored nodes at these (depth, prefix); an empty subtree has none."""
     rows = query(
         "SELECT depth, prefix, leaf_count, hash FROM transactions_checkpointnode "
@@ -167,13 +171,70 @@ def siblings_of(leaf: Leaf, number: int) -> list[bytes]:
     """The nodes beside the way from the root down to the leaf, at the newest checkpoint."""
     key = leaf.key
     way = [(depth, merkle.prefix(key, depth)) for depth in range(BUCKET_DEPTH + 1)]
-    stored = _nodes(way + [(depth, prefix ^ 1) for depth, prefix in way[1:]])
+    return _siblings(leaf, number, _nodes(way + [(depth, prefix ^ 1) for depth, prefix in way[1:]]))
+
+
+def siblings_in(number: int, leaf: Leaf, *, wallets: int) -> list[bytes]:
+    """The same at any checkpoint, from all its leaves; `wallets` is how many those are, about."""
+    nodes = {
+        (depth, prefix): node
+        for depth, level in levels(number, wallets)
+        for prefix, node in level.items()
+    }
+    return _siblings(leaf, number, nodes)
+
+
+def _siblings(leaf: Leaf, number: int, nodes: _Nodes) -> list[bytes]:
     siblings: list[bytes] = []
-    for depth, prefix in way[1:]:
-        above = stored.get((depth - 1, prefix >> 1), merkle.EMPTY)
-        if above.leaf_count <= 1:
+    for depth in range(1, BUCKET_DEPTH + 1):
+        prefix = merkle.prefix(leaf.key, depth)
+        if nodes.get((depth - 1, prefix >> 1), merkle.EMPTY).leaf_count <= 1:
             return siblings
-        siblings.append(stored.get((depth, prefix ^ 1), merkle.EMPTY).hash)
+        siblings.append(nodes.get((depth, prefix ^ 1), merkle.EMPTY).hash)
     bucket = merkle.bucket_of(leaf.wallet_id)
     leaves = _leaves_in([bucket], number).get(bucket, [])
-    return siblings + merkle.siblings_below(leaves, BUCKET_DEPTH, key)
+    return siblings + merkle.siblings_below(leaves, BUCKET_DEPTH, leaf.key)
+
+
+# --- The tree computed anew -----------------------------------------------------------------------
+
+
+def rebuild(number: int, wallets: int, *, signed_root: bytes) -> None:
+    """Store the tree of checkpoint `number` where there is none. Raises CheckpointRefused if its
+    leaves do not lead to the root that was signed.
+    """
+    root = merkle.EMPTY
+    for depth, level in levels(number, wallets):
+        _replace(depth, {prefix: _Change(merkle.EMPTY, node) for prefix, node in level.items()})
+        root = level.get(0, merkle.EMPTY)
+    if root.hash != signed_root:
+        raise CheckpointRefused("The leaves do not lead to the root that was signed.")
+
+
+def levels(number: int, wallets: int) -> Iterator[tuple[int, dict[int, Node]]]:
+    """Each depth and its nodes, from the buckets up to the root."""
+    level = bucket_level(number, wallets)
+    for depth in range(BUCKET_DEPTH, -1, -1):
+        yield depth, level
+        level = parents_of(level)
+
+
+def bucket_level(number: int, wallets: int) -> dict[int, Node]:
+    """The buckets of checkpoint `number` from its leaves, some of them at a time."""
+    leaves_each = wallets // _BUCKETS + 1
+    step = max(1, min(_BUCKETS, _LEAVES_AT_ONCE // leaves_each))
+    level: dict[int, Node] = {}
+    for first in range(0, _BUCKETS, step):
+        for bucket, leaves in leaves_between(first, first + step - 1, number).items():
+            level[bucket] = merkle.tree(leaves, BUCKET_DEPTH)
+    return level
+
+
+def parents_of(level: dict[int, Node]) -> dict[int, Node]:
+    """The next depth towards the root."""
+    return {
+        parent: merkle.join(
+            level.get(2 * parent, merkle.EMPTY), level.get(2 * parent + 1, merkle.EMPTY)
+        )
+        for parent in {child >> 1 for child in level}
+    }

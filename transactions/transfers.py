@@ -1,11 +1,8 @@
 """Transfers: who may send what to whom. `TransactionService` is the door to them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from uuid import UUID
-
-from django.db.models import Q
 
 from transactions.exceptions import (
     RecipientNotFound,
@@ -19,28 +16,29 @@ from transactions.posting import Posting, post
 from users.models import User
 from wallet import limits
 from wallet.exceptions import CurrencyMismatch, InsufficientFunds, KYCRequired, WalletFrozen
+from wallet.locking import LockedParties
 from wallet.models import Wallet
-from wallet.services import lock_wallets
+from wallet.services import Spent
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """What a customer asks for. `amount` is in major units of `currency`.
+    """What a customer asks for. `amount` is in major units of `currency`, None for the wallet's.
 
     `recipient` is an email address in any case, or a user id in its canonical form.
     """
 
     recipient: str
     amount: Decimal
-    currency: str
+    currency: str | None = None
     description: str = ""
     metadata: Mapping[str, str] | None = None
 
 
 def transfer(sender: User, asked: Transfer) -> Transaction:
     """Find, lock, look, write. Call it inside a database transaction."""
-    source, target = lock_payable(sender, asked)
-    return post(posting_of(asked, source, target))
+    source, target, spent = lock_payable(sender, asked)
+    return post(posting_of(asked, source, target), spent)
 
 
 def posting_of(asked: Transfer, source: Wallet, target: Wallet) -> Posting:
@@ -50,72 +48,38 @@ def posting_of(asked: Transfer, source: Wallet, target: Wallet) -> Posting:
         debit=source,
         credit=target,
         amount=asked.amount,
-        currency=asked.currency,
+        currency=source.currency,
         description=asked.description,
         metadata=asked.metadata,
     )
 
 
-def lock_payable(sender: User, asked: Transfer) -> tuple[Wallet, Wallet]:
+def lock_payable(sender: User, asked: Transfer) -> tuple[Wallet, Wallet, Spent]:
     """Find, lock, look: the sender's and the recipient's wallet, locked, and nothing against it.
 
-    Raises every refusal of a transfer, the contract's first one first. Counts the amount against
-    the sender's limits: whoever calls this moves or reserves it.
+    Raises every refusal of a transfer, the contract's first one first, and `require_room` last.
+    Whoever calls this moves or reserves the amount, and writes `Spent`, so that it counts against
+    the sender's limits.
     """
     require_sender(sender)
-    directory = Directory(sender, [asked.recipient])
-    target_id = directory.target_id(asked.recipient)
-    locked = lock_wallets(directory.source_id, target_id)
-    source, target = locked[directory.source_id], locked[target_id]
-    people = owners_of(locked.values())
-    payer = people[source.user_id]
-    require_sender(payer)
-    require_payable(source, target, payer, people[target.user_id], asked)
-    allowance = Allowance.load(source, payer)
+    parties = LockedParties(sender.pk, [asked.recipient])
+    source, target = parties.source, target_of(parties, asked)
+    require_sender(source.user)
+    allowance = Allowance(source, parties.spent)
+    require_payable(source, target, asked, allowance)
+    require_room(target, asked.amount)
     allowance.take(asked.amount)
-    allowance.write()
-    return source, target
+    return source, target, allowance.taken
 
 
-class Directory:
-    """The wallets of a sender and of whoever is named as a recipient, found in one query."""
-
-    def __init__(self, sender: User, recipients: Iterable[str]) -> None:
-        names = {str(sender.pk), *(name.lower() for name in recipients)}
-        user_ids = {name for name in names if _is_uuid(name)}
-        # Both are indexes of one table. An alternative between two tables would read them whole.
-        named = Q(pk__in=user_ids) | Q(email__in=names - user_ids)
-        self._wallet_ids: dict[str, UUID] = {}
-        found = User.objects.filter(named, wallet__isnull=False)
-        for user_id, email, wallet_id in found.values_list("pk", "email", "wallet"):
-            self._wallet_ids[str(user_id)] = self._wallet_ids[email] = wallet_id
-        self.source_id = self._wallet_ids[str(sender.pk)]
-
-    @property
-    def wallet_ids(self) -> set[UUID]:
-        return set(self._wallet_ids.values())
-
-    def target_id(self, recipient: str) -> UUID:
-        """Raises SelfTransfer and RecipientNotFound."""
-        wallet_id = self._wallet_ids.get(recipient.lower())
-        if wallet_id is None:
-            raise RecipientNotFound
-        if wallet_id == self.source_id:
-            raise SelfTransfer
-        return wallet_id
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
-
-
-def owners_of(locked: Iterable[Wallet]) -> dict[UUID, User]:
-    """The people as they are now that their wallets are locked; a join would be read before."""
-    return User.objects.in_bulk([wallet.user_id for wallet in locked])
+def target_of(parties: LockedParties, asked: Transfer) -> Wallet:
+    """Raises RecipientNotFound and SelfTransfer."""
+    target = parties.find(asked.recipient)
+    if target is None:
+        raise RecipientNotFound
+    if target.pk == parties.source.pk:
+        raise SelfTransfer
+    return target
 
 
 def require_sender(payer: User) -> None:
@@ -126,22 +90,31 @@ def require_sender(payer: User) -> None:
         raise KYCRequired
 
 
-def require_recipient(payee: User, target: Wallet, amount: Decimal) -> None:
-    """One refusal for every reason: the sender learns nothing about the recipient's affairs."""
-    closed = target.status == Wallet.Status.CLOSED
-    if closed or not payee.is_active or not limits.has_room_for(target, payee, amount):
+def require_recipient(target: Wallet) -> None:
+    """Raises RecipientUnavailable for one who is closed or deactivated."""
+    if target.status == Wallet.Status.CLOSED or not target.user.is_active:
         raise RecipientUnavailable
 
 
-def require_payable(
-    source: Wallet, target: Wallet, payer: User, payee: User, asked: Transfer
-) -> None:
-    """Raises RecipientUnavailable, CurrencyMismatch, WalletFrozen and InsufficientFunds, in that
-    order. LimitExceeded comes last of all: see `transactions.limit_use`."""
-    require_recipient(payee, target, asked.amount)
-    if not asked.currency == source.currency == target.currency:
+def require_room(target: Wallet, amount: Decimal) -> None:
+    """Raises RecipientUnavailable if the amount would pass the recipient's balance limit.
+
+    Ask it after everything else. Its answer depends on the recipient's balance, so whoever hears
+    "yes" must have moved or reserved the amount, within limits: asked any earlier, somebody
+    without a cent could try one amount after another, and so read the balance.
+    """
+    if not limits.has_room_for(target, target.user, amount):
+        raise RecipientUnavailable
+
+
+def require_payable(source: Wallet, target: Wallet, asked: Transfer, allowance: Allowance) -> None:
+    """Raises RecipientUnavailable, CurrencyMismatch, WalletFrozen, InsufficientFunds and
+    LimitExceeded, in that order. `require_room` comes last of all."""
+    require_recipient(target)
+    if not (asked.currency or source.currency) == source.currency == target.currency:
         raise CurrencyMismatch
     if source.status != Wallet.Status.ACTIVE:
         raise WalletFrozen
     if source.available < asked.amount:
         raise InsufficientFunds
+    allowance.require(asked.amount)

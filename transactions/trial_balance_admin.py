@@ -35,7 +35,9 @@ class MomentForm(forms.Form):
     books: TrialBalance | None = None
 
     def clean(self) -> None:
-        text = self.cleaned_data.get("at", "").strip()
+        if "at" in self.errors:
+            return
+        text = self.cleaned_data["at"].strip()
         try:
             self.books = trial_balance(parse_moment(text) if text else None)
         except ValueError as refusal:

@@ -4,7 +4,9 @@ Both kinds carry `sub` (the user), `sid` (the session, which is the family) and 
 in the settings fixes the algorithm, a key that is not `SECRET_KEY`, `iss` and `aud`.
 """
 
+import time
 from dataclasses import dataclass
+from functools import lru_cache
 from uuid import UUID
 
 from rest_framework_simplejwt.exceptions import TokenError
@@ -28,6 +30,7 @@ class Claims:
     session_id: UUID
     jti: str
     is_refresh: bool
+    expires_at: int  # seconds since 1970, UTC
 
 
 def new_refresh_token() -> RefreshToken:
@@ -68,12 +71,25 @@ def _read(encoded: str | bytes, kind: type[Token]) -> Claims:
     if len(encoded) > TOKEN_MAX_LENGTH:
         raise TokenNotValid
     try:
-        token = kind(encoded)  # type: ignore[arg-type]  # it takes the text
-        return Claims(
-            user_id=UUID(token["sub"]),
-            session_id=UUID(token["sid"]),
-            jti=str(token["jti"]),
-            is_refresh=kind is RefreshToken,
-        )
+        claims = _verified(encoded, kind)  # type: ignore[arg-type]  # classes are hashable
     except (TokenError, KeyError, ValueError, TypeError, AttributeError) as refusal:
         raise TokenNotValid from refusal
+    if claims.expires_at <= time.time():
+        raise TokenNotValid
+    return claims
+
+
+@lru_cache(maxsize=4096)
+def _verified(encoded: str | bytes, kind: type[Token]) -> Claims:
+    """A client sends one token many times, and a good signature stays good while the key does.
+
+    What may change is asked each time: the clock here, the session by whoever reads the token.
+    """
+    token = kind(encoded)  # type: ignore[arg-type]  # it takes the text
+    return Claims(
+        user_id=UUID(token["sub"]),
+        session_id=UUID(token["sid"]),
+        jti=str(token["jti"]),
+        is_refresh=kind is RefreshToken,
+        expires_at=int(token["exp"]),
+    )

@@ -23,6 +23,7 @@ from fintech_core.ratelimit import LoginRateLimit, RegisterRateLimit
 from fintech_core.schema import problems
 from fintech_core.serializers import NoBodySerializer
 from users import queries, serializers, services
+from users.authentication import caller_of
 from users.exceptions import NotPermitted, UserNotFound
 from users.filters import UserFilter
 from users.models import User
@@ -225,7 +226,7 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewS
         throttle_classes=[ProfileRateLimit],
     )
     def me(self, request: Request) -> Response:
-        return Response(serializers.UserSerializer(_caller(request)).data)
+        return Response(serializers.UserSerializer(caller_of(request)).data)
 
     @extend_schema(
         summary="Change one's names or phone number",
@@ -240,7 +241,7 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewS
     @me.mapping.patch
     def update_me(self, request: Request) -> Response:
         form = _valid(serializers.UserProfileSerializer(data=request.data))
-        user = services.update_profile(user_id=_caller(request).pk, changes=form)
+        user = services.update_profile(user_id=caller_of(request).pk, changes=form)
         return Response(serializers.UserSerializer(user).data)
 
     @extend_schema(
@@ -259,7 +260,7 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewS
     )
     def password(self, request: Request) -> Response:
         form = _valid(serializers.PasswordChangeSerializer(data=request.data))
-        services.change_password(user_id=_caller(request).pk, **form)
+        services.change_password(user_id=caller_of(request).pk, **form)
         return Response(status=http.HTTP_204_NO_CONTENT)
 
     @extend_schema(
@@ -276,7 +277,7 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewS
         serializer_class=serializers.KYCSubmissionSerializer,
     )
     def kyc(self, request: Request) -> Response:
-        record = queries.kyc_record(_caller(request))
+        record = queries.kyc_record(caller_of(request))
         return Response(serializers.KYCRecordSerializer(record).data)
 
     @extend_schema(
@@ -295,7 +296,9 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewS
     @kyc.mapping.post
     def submit_kyc(self, request: Request) -> Response:
         form = _valid(serializers.KYCSubmissionSerializer(data=request.data))
-        user = services.submit_kyc(user_id=_caller(request).pk, today=timezone.now().date(), **form)
+        user = services.submit_kyc(
+            user_id=caller_of(request).pk, today=timezone.now().date(), **form
+        )
         record = serializers.KYCRecordSerializer(queries.kyc_record(user))
         return Response(record.data, status=http.HTTP_202_ACCEPTED)
 
@@ -315,7 +318,7 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewS
     )
     def approve_kyc(self, request: Request, pk: UUID) -> Response:
         _valid(NoBodySerializer(data=request.data))
-        user = services.approve_kyc(user_id=pk, reviewer=_caller(request))
+        user = services.approve_kyc(user_id=pk, reviewer=caller_of(request))
         return Response(serializers.UserSerializer(user).data)
 
     @extend_schema(
@@ -339,7 +342,7 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewS
     )
     def reject_kyc(self, request: Request, pk: UUID) -> Response:
         form = _valid(serializers.KYCRejectionSerializer(data=request.data))
-        user = services.reject_kyc(user_id=pk, reviewer=_caller(request), **form)
+        user = services.reject_kyc(user_id=pk, reviewer=caller_of(request), **form)
         return Response(serializers.UserSerializer(user).data)
 
 
@@ -347,11 +350,6 @@ def _valid(form: Any) -> dict[str, Any]:
     form.is_valid(raise_exception=True)
     valid: dict[str, Any] = form.validated_data
     return valid
-
-
-def _caller(request: Request) -> User:
-    assert isinstance(request.user, User)  # noqa: S101 - a permission class made sure
-    return request.user
 
 
 @require_GET

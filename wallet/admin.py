@@ -1,7 +1,8 @@
 """Wallets. Money moves by transactions alone, and no transaction is made here; staff freeze,
 unfreeze and close wallets, and set limits for single ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from django import forms
@@ -93,27 +94,27 @@ class LimitsForm(ReasonForm):
 
 
 FREEZE = Question(
-    title="Freeze",
+    title="Freeze the wallet",
     explanation="Nothing leaves the wallet any more. What arrives is still credited.",
     button="Freeze",
     form_class=ReasonForm,
     is_dangerous=True,
 )
 UNFREEZE = Question(
-    title="Unfreeze",
+    title="Unfreeze the wallet",
     explanation="The customer may send money again.",
     button="Unfreeze",
     form_class=ReasonForm,
 )
 CLOSE = Question(
-    title="Close",
+    title="Close the wallet",
     explanation="Nothing leaves the wallet or arrives in it any more. There is no way back.",
     button="Close",
     form_class=ReasonForm,
     is_dangerous=True,
 )
 LIMITS = Question(
-    title="Set limits",
+    title="Set the limits of the wallet",
     explanation=(
         "They replace whatever was set before, at once. Where you leave a field empty, the limit "
         "of the KYC tier counts. Nobody may send before their KYC is approved, whatever you set."
@@ -142,10 +143,15 @@ class WalletStepInline(HistoryInline):
 class LimitOverrideInline(HistoryInline):
     model = LimitOverride
     verbose_name_plural = "Limits set for this wallet; the newest count"
-    fields = ["created_at", *NAMES, "by", "reason"]
+    fields = ["created_at", "chosen", "by", "reason"]
     hide_title = True
 
-    related = ["actor"]
+    related = ["actor", "wallet"]
+
+    @display(description="Set (the rest is the tier's)")
+    def chosen(self, override: LimitOverride) -> str:
+        chosen = [name for name in NAMES if getattr(override, name) is not None]
+        return _limits_shown(override, chosen, override.wallet.currency) or "Nothing"
 
     @display(description="By")
     def by(self, override: LimitOverride) -> str:
@@ -154,8 +160,7 @@ class LimitOverrideInline(HistoryInline):
 
 @admin.register(Wallet)
 class WalletAdmin(AskingAdmin, HistoryAdmin):
-    list_display = ["owner", "in_wallet", "on_hold", "to_spend", "state", "last_entry_at"]
-    list_display_links = ["in_wallet"]
+    list_display = ["holder", "in_wallet", "on_hold", "to_spend", "state", "last_entry_at"]
     list_filter = [("status", ChoicesDropdownFilter), ("created_at", CreatedFilter)]
     search_help_text = "Beginning of the owner's email, name or phone number; or an id"
     fieldsets = [
@@ -173,6 +178,11 @@ class WalletAdmin(AskingAdmin, HistoryAdmin):
     def found_by(self, text: str) -> Q:
         key = uuid_in(text)
         return Q(pk=key) | Q(user=key) if key else Q(user__in=users_queries.found_ids(text))
+
+    @display(description="Owner")
+    def holder(self, wallet: Wallet) -> str:
+        """Without a link of its own: in the list it leads to the wallet."""
+        return str(wallet.user)
 
     @display(description="Owner")
     def owner(self, wallet: Wallet) -> str:
@@ -197,15 +207,7 @@ class WalletAdmin(AskingAdmin, HistoryAdmin):
     @display(description="In force")
     def limits(self, wallet: Wallet) -> str:
         """What the tier allows, as staff changed it for this wallet."""
-        in_force = limits_of(wallet, wallet.user)
-        return format_html_join(
-            mark_safe("<br>"),
-            "{}: {}",
-            (
-                (LIMIT_NAMES[name], _shown(name, getattr(in_force, name), wallet.currency))
-                for name in NAMES
-            ),
-        )
+        return _limits_shown(limits_of(wallet, wallet.user), NAMES, wallet.currency)
 
     @display(description="Ledger entries")
     def entries(self, wallet: Wallet) -> str:
@@ -246,6 +248,14 @@ class WalletAdmin(AskingAdmin, HistoryAdmin):
         }
         offered = super().get_actions_detail(request, object_id)
         return [one for one in offered if useful[one.action_name.removeprefix("wallet_wallet_")]]
+
+    def ask(
+        self, request: HttpRequest, object_id: str, question: Question, *args: Any, **options: Any
+    ) -> HttpResponse:
+        """Whose wallet it is stands in the title: nobody knows a wallet by its id."""
+        if wallet := self.get_object(request, object_id):
+            question = replace(question, title=f"{question.title} of {wallet.user}")
+        return super().ask(request, object_id, question, *args, **options)
 
     @action(
         description="Freeze",
@@ -295,6 +305,12 @@ class WalletAdmin(AskingAdmin, HistoryAdmin):
 
 def _chosen_before(wallet: Wallet) -> dict[str, Any]:
     return {name: getattr(wallet.limit_override, name, None) for name in NAMES}
+
+
+def _limits_shown(limits: Any, names: Iterable[str], currency: str) -> str:
+    """Those of `names`, a line each."""
+    lines = ((LIMIT_NAMES[name], _shown(name, getattr(limits, name), currency)) for name in names)
+    return format_html_join(mark_safe("<br>"), "{}: {}", lines)
 
 
 def _shown(name: str, most: Any, currency: str) -> str:

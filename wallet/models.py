@@ -55,6 +55,8 @@ class Wallet(models.Model):
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     updated_at = models.DateTimeField(auto_now=True, editable=False)
 
+    locked_at: datetime  # the database's clock under the lock; of one that `locking` has read
+
     class Meta:
         permissions = [
             ("change_status", "Can freeze, unfreeze and close wallets"),

@@ -26,23 +26,9 @@ class Debits:
     monthly_count: int = 0
 
 
-# The whole of the oldest hour counts. At most 721 rows, an index range; `statement_timestamp()`
-# stays the same within the statement, so it can bound the range.
-_DEBITS = """
-SELECT coalesce(sum(total) FILTER (WHERE hour >= begin.day), 0),
-       coalesce(sum(count) FILTER (WHERE hour >= begin.day), 0),
-       coalesce(sum(total), 0),
-       coalesce(sum(count), 0)
-  FROM wallet_debitbucket,
-       (SELECT date_trunc('hour', statement_timestamp() - interval '24 hours', 'UTC') AS day) begin
- WHERE wallet_id = %(wallet)s
-   AND hour >= date_trunc('hour', statement_timestamp() - interval '720 hours', 'UTC')
-"""
-
-
 def debits_of(wallet_id: UUID) -> Debits:
     """By the database's clock. Ask under the wallet's lock if a decision depends on it."""
-    [row] = query(_DEBITS, wallet=wallet_id)
+    [row] = query("SELECT * FROM wallet_debits(%(wallet)s)", wallet=wallet_id)
     return Debits(*row)
 
 

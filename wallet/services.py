@@ -1,5 +1,7 @@
-"""Locking wallets, the one way to get one whose money may be touched, and writing them back; what
-staff decide about them; and what left them, for the limits."""
+"""Writing wallets: what holds reserve, what staff decide, and what left them, for the limits.
+
+`wallet.locking` is the way to one whose money may be touched.
+"""
 
 import logging
 from collections.abc import Iterable
@@ -17,29 +19,13 @@ from users.exceptions import NotOnOneself
 from users.models import User
 from users.services import require_staff
 from wallet.exceptions import WalletNotFound
+from wallet.locking import lock_wallets
 from wallet.models import LimitOverride, Wallet, WalletStep
 
 logger = logging.getLogger(__name__)
 
 STATUS_PERMISSION = "wallet.change_status"
 LIMITS_PERMISSION = "wallet.change_limits"
-
-
-def lock_wallets(*wallet_ids: UUID) -> dict[UUID, Wallet]:
-    """Lock the wallets until the transaction ends, and read them as they are then.
-
-    Always in id order, so that opposite transfers wait for each other instead of deadlocking.
-    `FOR NO KEY UPDATE` leaves foreign-key checks on the wallet free.
-    """
-    rows = Wallet.objects.select_for_update(no_key=True).filter(pk__in=wallet_ids).order_by("pk")
-    return {wallet.pk: wallet for wallet in rows}
-
-
-def share_wallet(user_id: UUID) -> Wallet:
-    """Wait for whoever changes the user's wallet, and keep the next one out until the transaction
-    ends. Readers share it: they do not wait for each other."""
-    rows = Wallet.objects.raw("SELECT * FROM wallet_wallet WHERE user_id = %s FOR SHARE", [user_id])
-    return rows[0]
 
 
 def save_held(wallets: Iterable[Wallet]) -> None:
@@ -52,37 +38,6 @@ def save_held(wallets: Iterable[Wallet]) -> None:
     for wallet in changed:
         wallet.updated_at = now
     Wallet.objects.bulk_update(changed, ["held", "updated_at"])
-
-
-def save_balances(wallets: Iterable[Wallet]) -> None:
-    """Write the moved balances of locked wallets, in one statement. For the ledger's posting.
-
-    In SQL, for a batch moves a thousand: the ORM would write a CASE of that many branches.
-    """
-    now = timezone.now()
-    moved = list(wallets)
-    for wallet in moved:
-        wallet.updated_at = now
-    execute(
-        _SAVE_BALANCES,
-        ids=[wallet.pk for wallet in moved],
-        balances=[wallet.balance for wallet in moved],
-        entry_counts=[wallet.entry_count for wallet in moved],
-        times=[wallet.last_entry_at for wallet in moved],
-        now=now,
-    )
-
-
-_SAVE_BALANCES = """
-UPDATE wallet_wallet wallet
-   SET balance = moved.balance,
-       entry_count = moved.entry_count,
-       last_entry_at = moved.last_entry_at,
-       updated_at = %(now)s
-  FROM unnest(%(ids)s::uuid[], %(balances)s::numeric[], %(entry_counts)s::bigint[],
-              %(times)s::timestamptz[]) AS moved (id, balance, entry_count, last_entry_at)
- WHERE wallet.id = moved.id
-"""
 
 
 # --- Freeze, unfreeze, close ---------------------------------------------------------------------
@@ -198,17 +153,23 @@ def override_limits(
     return made
 
 
-_RECORD_DEBITS = """
-INSERT INTO wallet_debitbucket AS bucket (wallet_id, hour, total, count)
-VALUES (%(wallet)s, date_trunc('hour', statement_timestamp(), 'UTC'), %(total)s, %(count)s)
-    ON CONFLICT (wallet_id, hour) DO UPDATE
-   SET total = bucket.total + excluded.total, count = bucket.count + excluded.count
-"""
+@dataclass(frozen=True)
+class Spent:
+    """Debits to be counted: how many, and their sum in major units."""
+
+    wallet_id: UUID
+    total: Decimal
+    count: int
 
 
-def record_debits(wallet_id: UUID, *, total: Decimal, count: int) -> None:
+def record_debits(spent: Spent) -> None:
     """Count debits against the locked wallet's limits, in the transaction that makes them."""
-    execute(_RECORD_DEBITS, wallet=wallet_id, total=total, count=count)
+    execute(
+        "SELECT wallet_record_debits(%(wallet_id)s, %(total)s, %(count)s)",
+        wallet_id=spent.wallet_id,
+        total=spent.total,
+        count=spent.count,
+    )
 
 
 _DELETE_OLD = """

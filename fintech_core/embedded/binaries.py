@@ -1,6 +1,11 @@
-"""Where the server programs come from: the pip wheels first, then what the system has."""
+"""Where the server programs come from: the pip wheels first, then what the system has.
+
+`POSTGRES_BIN` names a folder to use instead, for running the tests on another version:
+POSTGRES_BIN=/usr/lib/postgresql/15/bin make test
+"""
 
 import importlib.util
+import os
 import platform
 import shutil
 from pathlib import Path
@@ -50,10 +55,11 @@ def _system_postgres() -> list[Path]:
 
 def postgres_folder() -> Path:
     """The folder with `initdb` and `postgres`; EmbeddedError says how to get one."""
-    for folder in [*_wheel_postgres(), *_system_postgres()]:
+    named = os.environ.get("POSTGRES_BIN")
+    for folder in [Path(named)] if named else [*_wheel_postgres(), *_system_postgres()]:
         if (folder / "initdb").is_file() and (folder / "postgres").is_file():
             return folder
-    raise EmbeddedError(NO_POSTGRES)
+    raise EmbeddedError(f"POSTGRES_BIN: no server in {named}" if named else NO_POSTGRES)
 
 
 def _wheel_valkey() -> list[Path]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fintech_core.embedded import programs
 from fintech_core.embedded.environment import (
     LOCAL,
     PROJECT,
@@ -109,27 +110,10 @@ def _serve(
     shutil.rmtree(metrics, ignore_errors=True)
     supervisor = Supervisor(signals, book, screen)
     supervisor.add(
-        "web",
-        python(
-            "-m", "gunicorn", "--config", "fintech_core/gunicorn_conf.py",
-            "--bind", f"127.0.0.1:{port}", "--graceful-timeout", "4",
-            "fintech_core.wsgi:application",
-        ),
-        {**environment, "PROMETHEUS_MULTIPROC_DIR": str(metrics)},
-    )  # fmt: skip
-    # Celery warns of root in eight lines; here it cannot be helped, and it is one's own machine.
-    celery = ("-W", "ignore:::celery.platforms", "-m", "celery", "-A", "fintech_core")
-    supervisor.add(
-        "worker",
-        python(*celery, "worker", "--loglevel", "INFO", "--concurrency", "2"),
-        environment,
+        "web", programs.web(port), {**environment, "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
     )
-    supervisor.add(
-        "beat",
-        python(*celery, "beat", "--loglevel", "INFO", "--pidfile=",
-               "--schedule", str(LOCAL / "celerybeat-schedule")),
-        environment,
-    )  # fmt: skip
+    supervisor.add("worker", programs.worker(), environment)
+    supervisor.add("beat", programs.beat(LOCAL), environment)
     threading.Thread(target=_announce, args=(screen, port), daemon=True).start()
     supervisor.run(servers)
 

@@ -100,10 +100,11 @@ def _two_roles(postgres: PostgresServer) -> dict[str, str]:
 
 
 @contextmanager
-def throwaway_servers(folder: Path) -> Iterator[Servers]:
+def throwaway_servers(folder: Path, *, durable: bool = False) -> Iterator[Servers]:
     """Fresh servers with an empty database, whose superuser the tests may use to tamper.
 
-    Servers named by all three variables of the real environment are used instead.
+    `durable`: they wait for the disk as those of `make run` do. Servers named by all three
+    variables of the real environment are used instead, as they are.
     """
     named = {name: os.environ.get(name, "") for name in SERVER_VARIABLES}
     if all(named.values()):
@@ -113,9 +114,9 @@ def throwaway_servers(folder: Path) -> Iterator[Servers]:
     servers = Servers()
     book = ProcessBook(folder / "processes.json")
     with ExitStack() as stack:
-        postgres = PostgresServer(folder / "postgres", book=book, durable=False)
+        postgres = PostgresServer(folder / "postgres", book=book, durable=durable)
         _enter(stack, servers, postgres)
-        valkey = ValkeyServer(folder / "valkey", book=book, durable=False)
+        valkey = ValkeyServer(folder / "valkey", book=book, durable=durable)
         _enter(stack, servers, valkey)
         postgres.create_role(SERVING_ROLE)
         postgres.create_database(TEST_DATABASE, owner=SUPERUSER)

@@ -1,6 +1,7 @@
 """The admin as a whole: who gets in, what nobody may change, and that no list reads everything."""
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -19,8 +20,10 @@ from fintech_core.models import IdempotencyRecord, RateLimitCounter
 from fintech_core.operations import GROUP, VIEWED_APPS, give_operations_their_permissions
 from payments.models import PaymentIntent, WebhookEvent
 from payments.tests.factories import PaymentIntentFactory, WebhookEventFactory
-from transactions.models import Hold, Transaction, TransactionLedger
+from transactions.batches import Batch, transfer_batch
+from transactions.models import Hold, Transaction, TransactionLedger, TransferBatch
 from transactions.tests.helpers import person, reserve, send
+from transactions.transfers import Transfer
 from users import services
 from users.models import KYCSubmission, Session, User
 from users.tests.factories import PASSWORD, StaffFactory, UserFactory, sign_in
@@ -35,6 +38,7 @@ BIG = [
     Wallet,
     Transaction,
     TransactionLedger,
+    TransferBatch,
     Hold,
     PaymentIntent,
     WebhookEvent,
@@ -81,6 +85,8 @@ def history() -> dict[Any, Any]:
     sign_in(alice)
     send(alice, bob, "10.00")
     reserve(alice, bob, "5.00")
+    leg = Transfer(recipient=str(bob.pk), amount=Decimal("1.00"), currency="USD")
+    transfer_batch(alice, Batch(mode=TransferBatch.Mode.ATOMIC, legs=[leg, leg]))
     PaymentIntentFactory(status="succeeded")
     WebhookEventFactory(status="parked")
     return {model: model.objects.order_by("-pk").first() for model in BIG}
@@ -272,6 +278,7 @@ class TestPages:
             (PaymentIntent, "client_secret__startswith=sbx"),
             (WebhookEvent, "body__contains=x"),
             (Transaction, "metadata__a=x"),
+            (TransferBatch, "mode__exact=atomic"),
         ],
     )
     def test_given_a_lookup_that_the_page_does_not_offer_when_listing_then_400(
@@ -321,6 +328,17 @@ class TestHistory:
         assert "100.00 USD" in page
         assert 'name="balance"' not in page
         assert 'name="_save"' not in page
+
+    def test_given_any_row_when_shown_then_its_values_are_written_for_people(self, root):
+        for model, row in history().items():
+            page = root.get(page_of(model, "change", row.pk)).content.decode()
+            for sign in ("(&#x27;", "&lt;memory", "None<"):
+                assert sign not in page, (model, sign)
+
+    def test_given_a_wallet_in_the_list_when_followed_then_its_own_page(self, root):
+        alice = person("100.00")
+        listed = root.get(page_of(Wallet), {"q": alice.email}).content.decode()
+        assert page_of(Wallet, "change", alice.wallet.pk) in listed
 
     def test_given_a_transaction_when_shown_then_its_entries_are_on_the_page(self, root):
         alice, bob = person("100.00"), person()
@@ -435,6 +453,10 @@ class TestSpeed:
             (TransactionLedger, "?q=0192f0c1-7b5e-7c3a-9a44-2f7d1c0f9b11"),
             (TransactionLedger, "?account=fees"),
             (TransactionLedger, "?wallet__exact=0192f0c1-7b5e-7c3a-9a44-2f7d1c0f9b11"),
+            (TransferBatch, "?q=0192f0c1-7b5e-7c3a-9a44-2f7d1c0f9b11"),
+            (TransferBatch, "?q=alice"),
+            (TransferBatch, "?status__exact=partial"),
+            (TransferBatch, "?created_at_from=2026-11-22&created_at_to=2026-11-23"),
             (PaymentIntent, "?q=sbx_nothing"),
             (PaymentIntent, "?status__exact=failed"),
             (WebhookEvent, "?q=evt_nothing"),
@@ -471,6 +493,7 @@ class TestOperations:
         assert operator.has_perm("payments.process_again")
         assert operator.has_perm("wallet.change_status")
         assert operator.has_perm("wallet.change_limits")
+        assert operator.has_perm("transactions.add_ledgercheckpoint")
         assert not operator.has_perm("users.change_user")
         assert not operator.has_perm("fintech_core.view_idempotencyrecord")
 

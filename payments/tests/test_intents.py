@@ -218,7 +218,7 @@ class TestIdempotency:
         self, alice, monkeypatch
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(idempotency.IdempotentCall, "complete", lambda *_: 1 / 0)
+            patch.setattr(idempotency.IdempotentCall, "finish", lambda *_: 1 / 0)
             create_quietly(alice)
         assert code_of(create(alice, key="k")) == (409, "idempotency_in_progress")
 
@@ -227,7 +227,7 @@ class TestIdempotency:
     ):
         monkeypatch.setattr(idempotency, "LEASE", timedelta(0))
         with monkeypatch.context() as patch:
-            patch.setattr(idempotency.IdempotentCall, "complete", lambda *_: 1 / 0)
+            patch.setattr(idempotency.IdempotentCall, "finish", lambda *_: 1 / 0)
             create_quietly(alice)
         assert IdempotencyRecord.objects.get().response_status is None
         first, again = create(alice, key="k"), create(alice, key="k")

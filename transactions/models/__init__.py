@@ -6,6 +6,7 @@ from transactions.models.checkpoint import CheckpointLeaf, CheckpointNode, Ledge
 from transactions.models.hold import Hold
 from transactions.models.ledger import Account, Transaction, TransactionLedger
 from transactions.models.seal import LedgerSeal, OutsideSeal
+from transactions.models.staff_refund import StaffRefund
 
 __all__ = [
     "LEGS_MAX",
@@ -17,6 +18,7 @@ __all__ = [
     "LedgerCheckpoint",
     "LedgerSeal",
     "OutsideSeal",
+    "StaffRefund",
     "Transaction",
     "TransactionLedger",
     "TransferBatch",

@@ -19,7 +19,7 @@ class Adjustment(models.Model):
 
     Invariants
     * `proposed → approved | rejected`, once; what was proposed never changes, nothing is deleted.
-    * Nobody approves their own proposal, and nobody proposes or approves for their own wallet.
+    * Nobody approves their own proposal, and nobody proposes or decides for their own wallet.
     * Approved, and only then, it names the transaction that did it, of type `adjustment`. Each
       transaction of that type, and each entry on the `adjustments` account, has an approved one.
     """
@@ -51,6 +51,8 @@ class Adjustment(models.Model):
     transaction = models.OneToOneField(
         Transaction, on_delete=models.PROTECT, null=True, related_name="adjustment"
     )
+    # Of the form it was proposed with: one that is sent twice proposes once.
+    form_id = models.UUIDField(null=True, unique=True, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     decided_at = models.DateTimeField(null=True, editable=False)
 
@@ -60,12 +62,7 @@ class Adjustment(models.Model):
             ("approve_adjustment", "Can approve and reject adjustments"),
         ]
         indexes = [
-            # What waits is few; the queue of it is read from the index.
-            models.Index(
-                name="transactions_adjustment_open",
-                fields=["id"],
-                condition=Q(status="proposed"),
-            ),
+            models.Index(name="transactions_adjustment_status", fields=["status", "id"]),
         ]
         constraints = [
             models.CheckConstraint(
@@ -93,7 +90,7 @@ class Adjustment(models.Model):
                     decided_by__isnull=False,
                     decided_at__isnull=False,
                     transaction__isnull=True,
-                    rejection_reason__gt="",
+                    rejection_reason__regex=r"\S",
                 ),
             ),
             models.CheckConstraint(
@@ -105,7 +102,7 @@ class Adjustment(models.Model):
                 condition=Q(direction__in=["debit", "credit"]),
             ),
             models.CheckConstraint(
-                name="transactions_adjustment_says_why", condition=Q(reason__gt="")
+                name="transactions_adjustment_says_why", condition=Q(reason__regex=r"\S")
             ),
         ]
 

@@ -46,6 +46,10 @@ class TransferBatch(models.Model):
     created_at = models.DateTimeField(editable=False)
 
     class Meta:
+        verbose_name_plural = "transfer batches"
+        indexes = [
+            models.Index(name="transactions_batch_by_status", fields=["status", "id"]),
+        ]
         constraints = [
             models.CheckConstraint(
                 name="transactions_transferbatch_count_within_bounds",

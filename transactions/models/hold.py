@@ -23,6 +23,7 @@ class Hold(models.Model):
       most `amount`. Each transaction of type `capture` belongs to exactly one hold.
     * The payer's wallet counts each active hold in `held`, and nothing else.
     * Never captured at or after `expires_at`, never expired before it, never deleted.
+    * Captured by the payee, voided by anybody but the payer; it says by whom. Nobody expires it.
     """
 
     class Status(models.TextChoices):
@@ -57,6 +58,15 @@ class Hold(models.Model):
     expires_at = models.DateTimeField(editable=False)
     created_at = models.DateTimeField(editable=False)
     resolved_at = models.DateTimeField(null=True, editable=False)
+    # Unknown of those that were resolved before this was asked.
+    resolved_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.PROTECT,
+        null=True,
+        editable=False,
+        related_name="+",
+        db_index=False,
+    )
 
     class Meta:
         indexes = [
@@ -98,6 +108,10 @@ class Hold(models.Model):
                 name="transactions_hold_resolved_at_iff_resolved",
                 condition=Q(status="active", resolved_at__isnull=True)
                 | (~Q(status="active") & Q(resolved_at__isnull=False)),
+            ),
+            models.CheckConstraint(
+                name="transactions_hold_runs_out_by_itself",
+                condition=Q(status__in=["captured", "voided"]) | Q(resolved_by__isnull=True),
             ),
             models.CheckConstraint(
                 name="transactions_hold_two_different_parties",

@@ -75,6 +75,8 @@ class Transaction(models.Model):
     created_at = models.DateTimeField(editable=False)
     completed_at = models.DateTimeField(null=True, editable=False)
 
+    posted_entries: "list[TransactionLedger]"  # of one that `posting` has just made
+
     class Meta:
         constraints = [
             models.CheckConstraint(

@@ -4,11 +4,13 @@ from transactions.serializers.batches import (
     BatchRequestSerializer,
     BatchSerializer,
     present_batch,
+    to_batch,
 )
 from transactions.serializers.holds import (
     CaptureRequestSerializer,
     HoldRequestSerializer,
     HoldSerializer,
+    to_reservation,
 )
 from transactions.serializers.transactions import (
     LedgerEntrySerializer,
@@ -36,4 +38,6 @@ __all__ = [
     "TransferRequestSerializer",
     "money_answer_to",
     "present_batch",
+    "to_batch",
+    "to_reservation",
 ]

@@ -22,10 +22,11 @@ class BatchRequestSerializer(StrictSerializer):
         child=TransferRequestSerializer(), allow_empty=False, max_length=LEGS_MAX
     )
 
-    def to_batch(self) -> Batch:
-        asked = self.validated_data
-        legs = [Transfer(**leg) for leg in asked["transfers"]]
-        return Batch(mode=TransferBatch.Mode(asked["mode"]), legs=legs)
+
+def to_batch(asked: Mapping[str, Any]) -> Batch:
+    """What a validated request asks for."""
+    legs = [Transfer(**leg) for leg in asked["transfers"]]
+    return Batch(mode=TransferBatch.Mode(asked["mode"]), legs=legs)
 
 
 class RefusalSerializer(serializers.Serializer[Any]):

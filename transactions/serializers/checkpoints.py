@@ -52,8 +52,8 @@ class CheckpointSerializer(serializers.ModelSerializer[LedgerCheckpoint]):
 
 
 class ProofSerializer(serializers.Serializer[Proof]):
-    """That the wallet's first `entry_count` entries, and no others, lead to `seal`, and that the
-    signed root commits to it. `siblings` lead from the root down to the wallet's leaf."""
+    """That the signed root commits to one history of the wallet with `entry_count` entries, which
+    ends in `seal`. `siblings` lead from the root down to the wallet's leaf."""
 
     wallet_id = serializers.UUIDField(source="leaf.wallet_id", read_only=True)
     entry_count = serializers.IntegerField(source="leaf.entry_count", read_only=True)

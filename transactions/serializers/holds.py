@@ -1,5 +1,6 @@
 """How holds look from outside."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -26,9 +27,10 @@ class HoldRequestSerializer(TransferRequestSerializer):
         help_text="Seconds, up to 30 days. Default: 7 days.",
     )
 
-    def to_reservation(self) -> Reservation:
-        asked = dict(self.validated_data)
-        return Reservation(expires_in=timedelta(seconds=asked.pop("expires_in")), **asked)
+
+def to_reservation(asked: Mapping[str, Any]) -> Reservation:
+    """What a validated request asks for."""
+    return Reservation(**{**asked, "expires_in": timedelta(seconds=asked["expires_in"])})
 
 
 class CaptureRequestSerializer(StrictSerializer):

@@ -2,16 +2,18 @@
 
 from decimal import Decimal
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission
 from django.db import connection, transaction
 from django.test import Client
 from django.urls import reverse
 from rest_framework.exceptions import PermissionDenied, ValidationError
 from uuid_utils.compat import uuid7
 
+from fintech_core.database import database_time
 from fintech_core.exceptions import InvalidState
 from transactions.exceptions import NotFound
 from transactions.models import Account, Adjustment, Transaction, TransactionLedger
@@ -33,7 +35,7 @@ from users.models import User
 from users.tests.factories import StaffFactory
 from users.tests.helpers import refused_by
 from wallet.exceptions import InsufficientFunds, WalletClosed, WalletFrozen
-from wallet.services import lock_wallets
+from wallet.locking import lock_wallets
 
 CREDIT, DEBIT = TransactionLedger.EntryType.CREDIT, TransactionLedger.EntryType.DEBIT
 POWERS = ["transactions.propose_adjustment", "transactions.approve_adjustment"]
@@ -46,13 +48,18 @@ def staff(*permissions: str) -> User:
 
 
 def propose(
-    user: User, amount: str = "10.00", direction: Any = CREDIT, by: User | None = None
+    user: User,
+    amount: str = "10.00",
+    direction: Any = CREDIT,
+    by: User | None = None,
+    form_id: UUID | None = None,
 ) -> Adjustment:
     proposal = Proposal(
         wallet_id=user.wallet.pk,
         direction=direction,
         amount=Decimal(amount),
         reason="Charged twice on 3 November",
+        form_id=form_id,
     )
     return TransactionService.propose_adjustment(proposer=by or staff(), proposal=proposal)
 
@@ -120,6 +127,21 @@ class TestProposing:
         with pytest.raises(NotFound):
             TransactionService.propose_adjustment(proposer=staff(), proposal=proposal)
 
+    def test_given_a_form_sent_twice_when_proposing_then_there_is_one_proposal(self):
+        alice, one, form_id = person(), staff(), uuid4()
+        propose(alice, by=one, form_id=form_id)
+        with pytest.raises(InvalidState, match="proposed already"):
+            propose(alice, by=one, form_id=form_id)
+        assert Adjustment.objects.count() == 1
+        propose(alice, by=one, form_id=uuid4())
+        assert Adjustment.objects.count() == 2
+
+    def test_given_a_form_sent_twice_at_once_when_proposing_then_there_is_one_proposal(self):
+        alice, one, form_id = person(), staff(), uuid4()
+        outcomes = at_once(*[lambda: propose(alice, by=one, form_id=form_id)] * 4)
+        assert sum(isinstance(outcome, Adjustment) for outcome in outcomes) == 1
+        assert sum(isinstance(outcome, InvalidState) for outcome in outcomes) == 3
+
 
 class TestApproving:
     def test_given_a_credit_when_approved_then_posted_against_adjustments(self):
@@ -177,6 +199,28 @@ class TestApproving:
         with pytest.raises(PermissionDenied):
             approve(propose(person()), by=approver)
 
+    @pytest.mark.parametrize("loss", ["permission", "staff", "active"])
+    def test_given_a_proposer_who_may_no_more_when_approving_then_refused(self, loss):
+        alice, one = person(), staff()
+        adjustment = propose(alice, by=one)
+        if loss == "permission":
+            one.user_permissions.clear()
+        else:
+            User.objects.filter(pk=one.pk).update(**{f"is_{loss}": False})
+        with pytest.raises(InvalidState, match="may propose no more"):
+            approve(adjustment)
+        assert balance(alice) == Decimal("0.00")
+        assert status_of(reject(adjustment)) == "rejected"
+
+    def test_given_more_than_a_wallet_can_hold_when_approving_then_refused_kindly(self):
+        alice = person("1.00")
+        adjustment = propose(alice, "9999999999999.99")
+        with pytest.raises(InvalidState, match="No wallet can hold"):
+            approve(adjustment)
+        assert status_of(adjustment) == "proposed"
+        approve(propose(alice, "9999999999998.99"))
+        assert balance(alice) == Decimal("9999999999999.99")
+
     def test_given_a_debit_above_what_is_available_when_approving_then_refused_kindly(self):
         alice, bob = person("20.00"), person()
         reserve(alice, bob, "15.00")
@@ -233,6 +277,31 @@ class TestRejecting:
     def test_given_ones_own_proposal_when_rejecting_then_it_is_withdrawn(self):
         proposer = staff("transactions.propose_adjustment")
         assert reject(propose(person(), by=proposer), by=proposer).status == "rejected"
+
+    def test_given_a_debit_of_ones_own_wallet_when_rejecting_then_refused(self):
+        mallory = staff()
+        fund(mallory, "100.00")
+        adjustment = propose(mallory, "100.00", DEBIT)
+        with pytest.raises(PermissionDenied, match="their own wallet"):
+            reject(adjustment, by=mallory)
+        assert status_of(adjustment) == "proposed"
+
+    @pytest.mark.parametrize("kept", POWERS)
+    def test_given_one_of_both_permissions_when_withdrawing_ones_own_then_it_is_withdrawn(
+        self, kept
+    ):
+        one = staff()
+        adjustment = propose(person(), by=one)
+        one.user_permissions.set(Permission.objects.filter(codename=kept.split(".")[1]))
+        reject(adjustment, by=one)
+        assert status_of(adjustment) == "rejected"
+
+    def test_given_neither_permission_when_withdrawing_ones_own_then_refused(self):
+        one = staff()
+        adjustment = propose(person(), by=one)
+        one.user_permissions.clear()
+        with pytest.raises(PermissionDenied):
+            reject(adjustment, by=one)
 
     def test_given_no_permission_when_rejecting_anothers_then_refused(self):
         with pytest.raises(PermissionDenied):
@@ -326,6 +395,7 @@ def post_by_hand(user: User, amount: str = "10.00", **facts: Any) -> Transaction
     return post(posting)
 
 
+REJECTED = "status = 'rejected', rejection_reason = 'x', decided_by_id = %s, decided_at = now()"
 APPROVED = "status = 'approved', decided_by_id = %s, decided_at = now(), transaction_id = %s"
 
 
@@ -346,6 +416,8 @@ class TestRawSQL:
         with refused_by("transactions_adjustment_not_ones_own_wallet"):
             made = post_by_hand(owner, effect_key=f"adjustment:{adjustment.pk}")
             change(adjustment, APPROVED, owner.pk, made.pk)
+        with refused_by("transactions_adjustment_not_ones_own_wallet"):
+            change(adjustment, REJECTED, owner.pk)
         with refused_by("transactions_adjustment_not_ones_own_wallet"):
             insert(wallet_id=owner.wallet.pk, proposed_by_id=owner.pk)
 
@@ -417,6 +489,7 @@ class TestRawSQL:
             ({"amount": "NaN"}, "transactions_adjustment_amount_positive"),
             ({"direction": "up"}, "transactions_adjustment_direction_known"),
             ({"reason": ""}, "transactions_adjustment_says_why"),
+            ({"reason": " "}, "transactions_adjustment_says_why"),
             ({"currency": "EUR"}, "transactions_adjustment_currency_is_the_wallets"),
             ({"status": "approved"}, "transactions_adjustment_begins_proposed"),
         ],
@@ -425,6 +498,48 @@ class TestRawSQL:
         alice, proposer = person(), staff()
         with refused_by(constraint):
             insert(wallet_id=alice.wallet.pk, proposed_by_id=proposer.pk, **facts)
+
+    def test_given_no_reason_when_rejecting_by_hand_then_refused(self):
+        adjustment = propose(person())
+        with refused_by("transactions_adjustment_decided_means_by_whom"):
+            change(adjustment, REJECTED.replace("'x'", "' '"), staff().pk)
+
+    @pytest.mark.parametrize("moment", ["'2001-01-01'", "now() + interval '1 hour'", "'infinity'"])
+    def test_given_another_moment_when_deciding_by_hand_then_refused(self, moment):
+        alice, approver = person(), staff()
+        adjustment = propose(alice)
+        with refused_by("transactions_adjustment_decided_now"):
+            change(adjustment, REJECTED.replace("now()", moment), approver.pk)
+        with refused_by("transactions_adjustment_decided_now"):
+            made = post_by_hand(alice, effect_key=f"adjustment:{adjustment.pk}")
+            change(adjustment, APPROVED.replace("now()", moment), approver.pk, made.pk)
+
+    def test_given_another_moment_when_proposing_by_hand_then_it_is_overwritten(self):
+        alice, proposer, before = person(), staff(), database_time()
+        insert(wallet_id=alice.wallet.pk, proposed_by_id=proposer.pk, created_at="2001-01-01")
+        assert before < Adjustment.objects.get().created_at < database_time()
+
+    def test_given_two_sides_that_were_not_approved_when_posting_then_refused(self):
+        alice, victim, approver = person(), person("50.00"), staff()
+        adjustment = propose(alice, "10.00")
+        with refused_by("transactions_transaction_moves_its_parties"), transaction.atomic():
+            locked = lock_wallets(alice.wallet.pk, victim.wallet.pk)
+            made = post(
+                Posting(
+                    kind=Transaction.Type.ADJUSTMENT,
+                    debit=locked[victim.wallet.pk],
+                    credit=locked[alice.wallet.pk],
+                    amount=Decimal("10.00"),
+                    currency="USD",
+                    effect_key=f"adjustment:{adjustment.pk}",
+                )
+            )
+            change(adjustment, APPROVED, approver.pk, made.pk)
+        with refused_by("transactions_transaction_moves_its_parties"), transaction.atomic():
+            key = f"adjustment:{adjustment.pk}"
+            made = post_by_hand(alice, debit=Account.FEES, effect_key=key)
+            change(adjustment, APPROVED, approver.pk, made.pk)
+        assert (balance(alice), balance(victim)) == (Decimal("0.00"), Decimal("50.00"))
 
     def test_given_a_proposal_when_deleted_by_anybody_then_refused(self, owner):
         adjustment = propose(person())
@@ -460,8 +575,8 @@ def messages_of(response: Any) -> str:
 
 class TestAdmin:
     def propose(self, client: Client, **answers: str) -> Any:
-        form = {"direction": "credit", "amount": "10.00", "reason": "Charged twice", **answers}
-        return client.post(page("add"), form, follow=True)
+        form = {"direction": "credit", "amount": "10.00", "reason": "Charged twice"}
+        return client.post(page("add"), {"form_id": uuid4(), **form, **answers}, follow=True)
 
     def test_given_two_colleagues_when_one_proposes_and_the_other_approves_then_it_moves(self):
         alice, one, other = person(), staff(), staff()
@@ -489,6 +604,16 @@ class TestAdmin:
         response = admin_of(one).post(page("approve", adjustment.pk), follow=True)
         assert "Somebody else has to approve" in messages_of(response)
         assert status_of(adjustment) == "proposed"
+
+    @pytest.mark.parametrize("decision", ["approve", "reject"])
+    def test_given_a_proposal_when_deciding_then_whose_money_and_why_is_before_ones_eyes(
+        self, decision
+    ):
+        alice, one = person(), staff()
+        adjustment = propose(alice, by=one)
+        html = admin_of(staff()).get(page(decision, adjustment.pk)).content.decode()
+        assert f"for {alice.email}" in html
+        assert f"{one.email} wrote: {adjustment.reason}" in html
 
     def test_given_a_proposal_when_rejected_then_the_reason_is_on_its_page(self):
         adjustment = propose(person())
@@ -525,6 +650,28 @@ class TestAdmin:
         assert response.status_code == 200
         assert response.context["form"].errors
         assert Adjustment.objects.count() == 0
+
+    def test_given_a_double_click_when_proposing_then_there_is_one_proposal(self):
+        alice, client = person(), admin_of(staff())
+        form_id = client.get(page("add")).context["form"]["form_id"].initial
+        answers = {"wallet": alice.email, "form_id": str(form_id)}
+        self.propose(client, **answers)
+        again = self.propose(client, **answers)
+        assert "This was proposed already" in messages_of(again)
+        assert Adjustment.objects.count() == LogEntry.objects.count() == 1
+        assert client.get(page("add")).context["form"]["form_id"].initial != form_id
+
+    def test_given_a_credit_too_large_when_approving_then_a_message(self):
+        adjustment = propose(person("1.00"), "9999999999999.99")
+        response = admin_of(staff()).post(page("approve", adjustment.pk), follow=True)
+        assert "No wallet can hold as much" in messages_of(response)
+
+    def test_given_ones_own_wallet_when_opened_then_no_decision_is_offered(self):
+        mallory = staff()
+        adjustment = propose(mallory)
+        html = admin_of(mallory).get(page("change", adjustment.pk)).content.decode()
+        for decision in ("approve", "reject"):
+            assert page(decision, adjustment.pk) not in html
 
     def test_given_a_refusal_when_proposing_then_a_message_and_the_form_again(self):
         one = staff()

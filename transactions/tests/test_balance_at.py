@@ -1,6 +1,7 @@
 """`/wallets/me/balance/`, now and at a moment: an answer about the past never changes again."""
 
 import threading
+import time
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -14,6 +15,7 @@ from transactions.balances import balance_at
 from transactions.models import TransactionLedger
 from transactions.services import TransactionService
 from transactions.tests.helpers import (
+    at_once,
     capture,
     client_of,
     fund,
@@ -228,6 +230,36 @@ class TestRaces:
             reader.start()
             reader.join(timeout=3)
             assert answers == [Decimal("100.00")]
+
+    @pytest.mark.parametrize("readers", [2, 4, 8])
+    def test_given_readers_without_end_when_paying_them_then_nobody_waits_for_long(self, readers):
+        """Neither who pays them, nor who deals with whoever pays them."""
+        alice, bob, carol = person("1000.00"), person("1.00"), person()
+        at, stop = database_time(), threading.Event()
+        send(alice, bob, "1.00")
+
+        def read() -> int:
+            reads = 0
+            while not stop.is_set():
+                assert balance_at(bob.pk, at).balance == Decimal("1.00")
+                reads += 1
+            return reads
+
+        def pay() -> list[float]:
+            took, until = [], time.monotonic() + 1
+            while time.monotonic() < until:
+                for payee in (bob, carol):
+                    began = time.monotonic()
+                    send(alice, payee, "1.00")
+                    took.append(time.monotonic() - began)
+            stop.set()
+            return took
+
+        *reads, took = at_once(*[read] * readers, pay)
+        assert isinstance(took, list), took
+        assert max(took) < 1.5, took
+        assert min(reads) > 3
+        assert shown(bob)["balance"] == f"{2 + len(took) // 2}.00"
 
     def test_given_answers_while_money_moves_when_asking_again_then_the_same(self):
         alice, bob = person("1000.00"), person("1000.00")

@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import uuid4
 
 import pytest
+import time_machine
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
@@ -191,6 +193,15 @@ class TestLegs:
         assert codes_of(answer) == [None, "recipient_unavailable", None]
         assert balance(newcomer) == Decimal("1000.00")
 
+    def test_given_no_money_when_trying_amounts_then_they_tell_nothing_of_a_balance(self):
+        spy, bob = person(), person("100.00")
+        set_limits(bob, balance_max="115.00")
+        legs = [leg(bob, amount) for amount in ("0.01", "15.00", "15.01", "9000.00")]
+        for mode in (ATOMIC, INDEPENDENT):
+            response = post(spy, mode, *legs)
+            told = [problem_of(response)["code"]] if mode == ATOMIC else codes_of(response.json())
+            assert set(told) == {"insufficient_funds"}
+
     def test_given_every_kind_of_refusal_when_independent_then_the_others_go_through(self):
         alice, bob, gone, closed = person("20000.00"), person(), person(), person()
         User.objects.filter(pk=gone.pk).update(is_active=False)
@@ -266,7 +277,7 @@ class TestAtomic:
         [
             (lambda alice, bob: leg(alice), "self_transfer"),
             (lambda alice, bob: leg("nobody@example.com"), "recipient_not_found"),
-            (lambda alice, bob: leg(bob, "99900.01"), "recipient_unavailable"),
+            (lambda alice, bob: leg(bob, "99900.01"), "insufficient_funds"),
             (lambda alice, bob: leg(bob, currency="EUR"), "currency_mismatch"),
             (lambda alice, bob: leg(bob, "90.01"), "insufficient_funds"),
         ],
@@ -276,6 +287,21 @@ class TestAtomic:
         response = post(alice, ATOMIC, leg(bob), refused(alice, bob), leg("no@example.com"))
         problem = problem_of(response)
         assert (problem["status"], problem["code"], problem["index"]) == (422, code, 1)
+        nothing_moved(alice, bob)
+
+    def test_given_a_recipient_without_room_when_atomic_then_nothing_moves(self):
+        alice, bob = person("100.00"), person("100.00")
+        set_limits(bob, balance_max="115.00")
+        problem = problem_of(post(alice, ATOMIC, leg(bob), leg(bob), leg(bob)))
+        assert (problem["code"], problem["index"]) == ("recipient_unavailable", 1)
+        nothing_moved(alice, bob)
+
+    @pytest.mark.parametrize("amount", ["15.00", "15.01"])
+    def test_given_a_leg_that_must_fail_when_asking_for_room_then_it_is_not_told(self, amount):
+        alice, bob = person("100.00"), person("100.00")
+        set_limits(bob, balance_max="115.00")
+        problem = problem_of(post(alice, ATOMIC, leg(bob, amount), leg(alice)))
+        assert (problem["code"], problem["index"]) == ("self_transfer", 1)
         nothing_moved(alice, bob)
 
     def test_given_too_much_for_one_transfer_when_atomic_then_limit_exceeded(self):
@@ -335,6 +361,35 @@ class TestWholeCall:
         answer_of(post(alice, ATOMIC, *[leg(bob, "1.00")] * 5))
         problem = problem_of(post(alice, ATOMIC, leg(bob)))
         assert (problem["status"], problem["code"]) == (429, "rate_limited")
+
+    def test_given_many_legs_when_the_hours_are_used_up_then_429_and_none_is_looked_up(
+        self, settings
+    ):
+        settings.RATE_LIMIT_TRANSFER = "60/m"  # so 3600 legs an hour
+        spy, unknown = person(), [leg(f"nobody{number}@example.com") for number in range(1000)]
+        hour = datetime(2099, 1, 1, 12, tzinfo=UTC)
+        with time_machine.travel(hour, tick=False) as clock:
+            for _ in range(3):
+                assert set(codes_of(answer_of(post(spy, INDEPENDENT, *unknown)))) == {
+                    "recipient_not_found"
+                }
+            refused = post(spy, INDEPENDENT, *unknown)
+            assert problem_of(refused)["code"] == "rate_limited"
+            wait = int(refused["Retry-After"])
+            assert 0 < wait <= 3600
+            assert TransferBatch.objects.count() == 3
+            # What was refused is not used up, and a body that is none is told so.
+            assert post(spy, INDEPENDENT, *unknown[:600]).status_code == 201
+            assert problem_of(post(spy, INDEPENDENT, unknown[0]))["code"] == "rate_limited"
+            clock.shift(timedelta(seconds=wait))
+            too_many = problem_of(post(spy, INDEPENDENT, *unknown, *unknown, *unknown, *unknown))
+            assert too_many["code"] == "validation_error"
+            assert post(spy, INDEPENDENT, *unknown[:10]).status_code == 201
+
+    def test_given_a_low_rate_when_sending_the_largest_batch_then_it_goes(self, settings):
+        settings.RATE_LIMIT_TRANSFER = "2/m"
+        alice, bob = person("1000.00"), person()
+        assert answer_of(post(alice, ATOMIC, *[leg(bob, "1.00")] * 1000))["total"] == "1000.00"
 
 
 class TestShape:
@@ -436,9 +491,8 @@ class TestOnce:
     @pytest.mark.parametrize(
         ("module", "function"),
         [
-            (posting, "save_balances"),
+            (posting, "send_along"),
             (batches, "_record"),
-            (TransactionLedger.objects, "bulk_create"),
             (TransferBatchLeg.objects, "bulk_create"),
         ],
     )
@@ -599,6 +653,14 @@ class TestRules:
         with refused_by("transactions_transferbatchleg_fits"), transaction.atomic():
             claimed.save(force_insert=True)
             TransferBatchLeg.objects.create(batch=claimed, index=0, transaction=other)
+
+    def test_given_an_earlier_transfer_of_ones_own_when_claiming_it_then_refused(self):
+        alice = person("100.00")
+        sent = send(alice, person(), "10.00").content["id"]
+        claimed = self._made(alice)
+        with refused_by("transactions_transferbatchleg_fits"), transaction.atomic():
+            claimed.save(force_insert=True)
+            TransferBatchLeg.objects.create(batch=claimed, index=0, transaction_id=sent)
 
     def test_given_an_atomic_batch_when_a_leg_failed_then_refused(self):
         batch = self._batch()

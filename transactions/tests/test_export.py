@@ -14,6 +14,7 @@ from django.core.management import CommandError, call_command
 from django.test.utils import CaptureQueriesContext
 
 from transactions import signing
+from transactions.models import LedgerCheckpoint
 from transactions.standalone import verify_export
 from transactions.tests.helpers import (
     capture,
@@ -62,7 +63,12 @@ class TestWholeLedger:
     def test_given_a_sound_ledger_when_checking_its_export_then_it_is_sound(self, tmp_path):
         busy_ledger()
         checked = verifier(export(tmp_path), PUBLIC_KEY, public_key())
-        assert checked.stdout == "the whole ledger: 10 entries and 2 checkpoints: sound\n"
+        newest = LedgerCheckpoint.objects.latest("number")
+        signed_at = newest.created_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        assert checked.stdout == (
+            f"8 of 10 entries are signed, as of checkpoint 2 of {signed_at}.\n"
+            "the whole ledger: 10 entries and 2 checkpoints: sound\n"
+        )
         assert (checked.returncode, checked.stderr) == (0, "")
 
     def test_given_an_empty_ledger_when_exporting_then_it_is_sound(self, tmp_path):
@@ -232,7 +238,7 @@ class TestFile:
         path = export(tmp_path)
         before = path.read_text()
 
-        def fail(wallet_id=None):
+        def fail(wallet_id=None, proved_in=()):
             yield "half"
             raise RuntimeError
 

@@ -37,7 +37,9 @@ from transactions.tests.helpers import (
     send,
     unfreeze,
 )
+from transactions.tests.proofs import tamper
 from transactions.tests.test_transfer import refusal
+from users.models import User
 from users.tests.factories import StaffFactory, UserFactory
 
 URL = "/api/v1/transactions/holds/"
@@ -192,6 +194,10 @@ class TestCreating:
             fund(bob, "990.00")
         assert refusal(ask(alice, bob, "10.01")) == (422, "recipient_unavailable")
         assert held(alice) == 0
+
+    def test_given_a_full_recipient_when_there_is_no_money_either_then_that_is_not_told(self, bob):
+        fund(bob, "99990.00")
+        assert refusal(ask(person(), bob, "10.01")) == (422, "insufficient_funds")
 
     def test_given_several_reasons_when_holding_then_the_contracts_first(self, alice, bob):
         freeze(alice)
@@ -404,6 +410,33 @@ class TestVoiding:
         assert void(StaffFactory(), hold).json()["status"] == "voided"
         assert held(alice) == 0
 
+    def test_given_each_way_to_resolve_when_done_then_it_says_by_whom(
+        self, owner, alice, bob, hold
+    ):
+        staff, taken, due = StaffFactory(), reserve(alice, bob, "1.00"), reserve(alice, bob, "2.00")
+        void(staff, hold)
+        capture(bob, hold_of(taken))
+        let_time_pass(owner, hold_of(due))
+        expire_holds()
+        assert Hold.objects.get(pk=hold.pk).resolved_by == staff
+        assert hold_of(taken).resolved_by == bob
+        assert (hold_of(due).status, hold_of(due).resolved_by) == ("expired", None)
+
+    def test_given_a_void_by_staff_when_looking_in_the_admin_then_it_shows_who(self, client, hold):
+        staff = StaffFactory(permissions=["transactions.view_hold"])
+        void(staff, hold)
+        client.force_login(staff)
+        shown = client.get(f"/admin/transactions/hold/{hold.pk}/change/").content.decode()
+        assert "Captured or voided by" in shown
+        assert str(staff) in shown.split("Captured or voided by")[1]
+
+    @pytest.mark.parametrize("loss", [{"is_staff": False}, {"is_active": False}])
+    def test_given_staff_no_more_since_the_request_when_voiding_then_404(self, alice, hold, loss):
+        staff = StaffFactory()
+        User.objects.filter(pk=staff.pk).update(**loss)
+        assert refusal(void(staff, hold)) == (404, "not_found")
+        assert held(alice) == Decimal("40.00")
+
     def test_given_the_payer_when_voiding_then_403_even_if_staff(self, bob, alice, hold):
         assert refusal(void(alice, hold)) == (403, "permission_denied")
         type(alice).objects.filter(pk=alice.pk).update(is_staff=True)
@@ -463,6 +496,18 @@ class TestExpiring:
         assert (held(alice), held(bob)) == (Decimal("7.00"), Decimal("7.00"))
         assert TransactionService.expire_holds() == 0
         assert breaches() == []
+
+    def test_given_a_wallet_whose_books_are_broken_when_the_job_runs_then_others_go(
+        self, owner, alice, bob, hold, caplog
+    ):
+        others = [hold_of(reserve(person("9.00"), bob, "9.00")) for _ in range(2)]
+        for due in (hold, *others):
+            let_time_pass(owner, due)
+        tamper(owner, f"UPDATE wallet_wallet SET held = 0 WHERE id = '{alice.wallet.pk}'")
+        assert TransactionService.expire_holds() == 2
+        assert Hold.objects.get(status="active") == hold
+        assert str(hold.pk) in {getattr(record, "hold", None) for record in caplog.records}
+        assert refusal(take(bob, hold)) == (409, "invalid_state")
 
     def test_given_a_wallet_in_use_when_the_job_runs_then_others_go_first_and_it_waits(
         self, owner, alice, bob, hold
@@ -599,13 +644,17 @@ def run(statement, **parameters):
         cursor.execute(statement, parameters or None)
 
 
-RESOLVE = "UPDATE transactions_hold SET status = %(status)s, resolved_at = now()"
+RESOLVE = (
+    "UPDATE transactions_hold"
+    " SET status = %(status)s, resolved_at = now(), resolved_by_id = to_user_id"
+)
 INSERT = """
 INSERT INTO transactions_hold
     (id, status, amount, captured_amount, currency, payer_wallet_id, payee_wallet_id,
      from_user_id, to_user_id, description, metadata, created_at, expires_at, resolved_at)
 SELECT gen_random_uuid(), %(status)s, %(amount)s, 0, %(currency)s, payer.id, payee.id,
-       %(from)s, payee.user_id, '', '{}', now(), now() + %(lasts)s::interval,
+       %(from)s, payee.user_id, '', '{}', now() + %(begins)s::interval,
+       coalesce(%(ends)s::timestamptz, now() + %(begins)s::interval + %(lasts)s::interval),
        CASE %(status)s WHEN 'active' THEN NULL ELSE now() END
   FROM wallet_wallet payer, wallet_wallet payee
  WHERE payer.user_id = %(payer)s AND payee.user_id = %(payee)s
@@ -626,7 +675,9 @@ class TestRules:
                 "payer": alice.pk,
                 "payee": bob.pk,
                 "from": alice.pk,
+                "begins": "0 days",
                 "lasts": "1 day",
+                "ends": None,
                 "held": "5.00",
                 **changes,
             }
@@ -654,6 +705,11 @@ class TestRules:
             ({"amount": "-5"}, "transactions_hold_amount_positive"),
             ({"amount": "500", "held": "500"}, "wallet_wallet_held_within_balance"),
             ({"lasts": "0 days"}, "transactions_hold_expires_after_it_begins"),
+            ({"lasts": "721 hours"}, "transactions_hold_is_dated"),
+            ({"ends": "infinity"}, "transactions_hold_is_dated"),
+            ({"begins": "-1 second"}, "transactions_hold_is_dated"),
+            ({"begins": "-10 years"}, "transactions_hold_is_dated"),
+            ({"begins": "5 years"}, "transactions_hold_is_dated"),
             ({"currency": "EUR"}, "transactions_hold_wallets_are_its_parties"),
             ({"from": uuid4()}, "transactions_hold_wallets_are_its_parties"),
             ({"status": "voided"}, "transactions_hold_begins_active"),
@@ -690,10 +746,17 @@ class TestRules:
             ("resolved_at = now()", "resolved_at_iff_resolved"),
             ("captured_amount = 1", "captured_within_amount"),
             (
-                "status = 'voided', resolved_at = now(), captured_amount = 1",
+                "status = 'voided', resolved_at = now(), captured_amount = 1,"
+                " resolved_by_id = to_user_id",
                 "captured_within_amount",
             ),
-            ("status = 'voided'", "resolved_at_iff_resolved"),
+            ("status = 'voided', resolved_by_id = to_user_id", "resolved_at_iff_resolved"),
+            ("status = 'voided', resolved_at = now()", "resolved_by_whom"),
+            (
+                "status = 'voided', resolved_at = now(), resolved_by_id = from_user_id",
+                "resolved_by_whom",
+            ),
+            ("resolved_by_id = to_user_id", "runs_out_by_itself"),
             ("status = 'lost', resolved_at = now()", "status_known"),
             ("status = 'expired', resolved_at = now()", "expires_in_time"),
             ("status = 'captured', resolved_at = now()", "capture_is_its_own"),
@@ -702,6 +765,24 @@ class TestRules:
     def test_given_a_hold_when_rewriting_it_then_refused(self, hold, change, rule):
         with refused_by(f"transactions_hold_{rule}"):
             run(f"UPDATE transactions_hold SET {change}")
+
+    def test_given_a_due_hold_when_expired_by_somebody_by_hand_then_refused(self, owner, hold):
+        let_time_pass(owner, hold)
+        with refused_by("transactions_hold_runs_out_by_itself"):
+            run(RESOLVE, status="expired")
+
+    def test_given_somebody_else_when_capturing_by_hand_then_refused(
+        self, alice, bob, hold, monkeypatch
+    ):
+        resolve = holds._resolve
+        monkeypatch.setattr(
+            holds,
+            "_resolve",
+            lambda hold, status, at, by: resolve(hold, status, at, by=alice),
+        )
+        with refused_by("transactions_hold_resolved_by_whom"):
+            capture(bob, hold)
+        assert (balance(bob), held(alice)) == (0, Decimal("40.00"))
 
     def test_given_a_void_without_the_wallet_when_resolving_then_refused(self, hold):
         with refused_by("wallet_wallet_held_is_its_holds"):
@@ -736,7 +817,8 @@ class TestRules:
         with refused_by(rule):
             run(
                 "UPDATE transactions_hold SET status = 'captured', resolved_at = now(),"
-                " captured_amount = 40, transaction_id = %(made)s WHERE status = 'active'",
+                " captured_amount = 40, transaction_id = %(made)s, resolved_by_id = to_user_id"
+                " WHERE status = 'active'",
                 made=made,
             )
 
@@ -746,8 +828,8 @@ class TestRules:
             run(RESOLVE, status="captured")
 
     def test_given_no_hold_when_posting_a_capture_then_refused(self, alice, bob, monkeypatch):
-        def as_capture(posting):
-            return post_one(replace(posting, kind=Transaction.Type.CAPTURE))
+        def as_capture(posting, spent):
+            return post_one(replace(posting, kind=Transaction.Type.CAPTURE), spent)
 
         monkeypatch.setattr(transfers, "post", as_capture)
         with refused_by("transactions_transaction_capture_has_its_hold"):

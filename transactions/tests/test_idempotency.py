@@ -178,10 +178,12 @@ def test_given_a_twin_that_takes_long_when_sending_then_409_in_progress():
     alice, bob = person("100.00"), person()
     send(alice, bob, "1.00", key="slow")
 
-    def hold_the_record():
+    def hold_the_key():
         with transaction.atomic():
-            IdempotencyRecord.objects.select_for_update().get(key="slow")
+            name = IdempotencyRecord.objects.filter(key="slow")
+            lock_key = "SELECT fintech_core_lock_key(%s, %s, %s)"
             with connection.cursor() as cursor:
+                cursor.execute(lock_key, name.values_list("user_id", "operation", "key").get())
                 cursor.execute("SELECT pg_sleep(1.5)")
 
     def retry():
@@ -190,7 +192,7 @@ def test_given_a_twin_that_takes_long_when_sending_then_409_in_progress():
             cursor.execute("SET lock_timeout = '300ms'")
         return send(alice, bob, "1.00", key="slow")
 
-    _, outcome = at_once(hold_the_record, retry)
+    _, outcome = at_once(hold_the_key, retry)
     assert isinstance(outcome, IdempotencyInProgress)
     assert outcome.status == 409
 

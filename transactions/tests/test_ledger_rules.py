@@ -145,8 +145,9 @@ class TestBalanced:
     def test_given_the_check_called_early_when_more_entries_join_then_refused(self):
         alice = person("10.00")
         forgery = Forgery(alice, "1000000.00")
-        with refused_by("transactions_transaction_balances"), transaction.atomic():
-            run(INSERT_TRANSACTION, id=forgery.id, amount="1.00", user=alice.pk)
+        with refused_by("transactions_ledger_books_are_closed"), transaction.atomic():
+            statement = INSERT_TRANSACTION.replace("deposit", "reversal")
+            run(statement, id=forgery.id, amount="1.00", user=None)
             forgery.outside(amount="1.00")
             forgery.outside(amount="1.00", entry_type="credit")
             run("SET CONSTRAINTS ALL IMMEDIATE")
@@ -206,6 +207,91 @@ class TestBalanced:
             forgery.balance()
 
 
+INSERT_BETWEEN = INSERT_TRANSACTION.replace("to_user_id", "from_user_id, to_user_id").replace(
+    "%(user)s", "%(payer)s, %(payee)s"
+)
+
+
+@pytest.mark.django_db(transaction=True)
+class TestSaysWhatItMoves:
+    """Whatever was approved, held or left to refund is compared with the amount alone."""
+
+    def test_given_a_fee_when_more_moves_than_the_amount_then_refused(self):
+        forgery = Forgery(person(), "10.00")
+        statement = INSERT_TRANSACTION.replace("'USD', 0, 0,", "'USD', 9.00, 0,")
+        with refused_by("transactions_transaction_says_what_it_moves"), transaction.atomic():
+            run(statement, id=forgery.id, amount="1.00", user=forgery.user)
+            forgery.outside()
+            forgery.inside()
+            forgery.balance()
+
+    def test_given_a_fee_when_it_goes_elsewhere_then_refused(self):
+        forgery = Forgery(person(), "1.00")
+        statement = INSERT_TRANSACTION.replace("'USD', 0, 0,", "'USD', 9.00, 0,")
+        with refused_by("transactions_transaction_says_what_it_moves"), transaction.atomic():
+            run(statement, id=forgery.id, amount="1.00", user=forgery.user)
+            forgery.outside(amount="10.00")
+            forgery.outside(amount="9.00", account="fees", entry_type="credit")
+            forgery.inside()
+            forgery.balance()
+
+    def test_given_a_part_for_the_wallet_when_committing_then_refused(self):
+        forgery = Forgery(person(), "4.00")
+        with refused_by("transactions_transaction_says_what_it_moves"), transaction.atomic():
+            run(INSERT_TRANSACTION, id=forgery.id, amount="5.00", user=forgery.user)
+            forgery.outside(amount="5.00")
+            forgery.outside(amount="1.00", account="suspense", entry_type="credit")
+            forgery.inside()
+            forgery.balance()
+
+    @pytest.mark.parametrize(
+        ("kind", "named"),
+        [
+            ("transfer", "payee"),
+            ("transfer", "both"),
+            ("deposit", "both"),
+            ("deposit", "payer"),
+            ("withdrawal", "payee"),
+            ("reversal", "both"),
+        ],
+    )
+    def test_given_one_wallet_when_the_kind_or_the_parties_say_otherwise_then_refused(
+        self, kind, named
+    ):
+        bob, forgery = person(), Forgery(person())
+        payee = None if named == "payer" else forgery.user
+        payer = None if named == "payee" else bob.pk
+        statement = INSERT_BETWEEN.replace("'deposit'", f"'{kind}'")
+        with refused_by("transactions_transaction_moves_its_parties"), transaction.atomic():
+            run(statement, id=forgery.id, amount="5.00", payer=payer, payee=payee)
+            forgery.outside()
+            if payee:
+                forgery.inside()
+                forgery.balance()
+            else:
+                forgery.outside(entry_type="credit")
+
+    @pytest.mark.parametrize(
+        ("moment", "rule"),
+        [
+            ("now() - interval '61 seconds'", "transactions_transaction_not_from_the_past"),
+            ("'-infinity'::timestamptz", "transactions_transaction_has_a_moment"),
+        ],
+    )
+    def test_given_an_earlier_moment_when_committing_then_refused(self, moment, rule):
+        forgery = Forgery(person())
+        with refused_by(rule), transaction.atomic():
+            statement = INSERT_TRANSACTION.replace("now()", moment)
+            run(statement, id=forgery.id, amount="5.00", user=forgery.user)
+            for facts in (forgery.facts_outside(), forgery.facts_inside()):
+                run(INSERT_ENTRY.replace("now()", moment), **facts)
+            run(
+                f"UPDATE wallet_wallet SET balance = 5, entry_count = 1, last_entry_at = {moment}"
+                " WHERE id = %(wallet)s",
+                wallet=forgery.wallet,
+            )
+
+
 @pytest.mark.django_db(transaction=True)
 class TestAppendOnly:
     @pytest.mark.parametrize(
@@ -221,6 +307,9 @@ class TestAppendOnly:
             "DELETE FROM transactions_transaction",
             "DELETE FROM wallet_wallet",
             "DELETE FROM fintech_core_idempotencyrecord",
+            "DELETE FROM transactions_staffrefund",
+            "DELETE FROM django_admin_log",
+            "UPDATE django_admin_log SET change_message = ''",
             "ALTER TABLE transactions_transactionledger DISABLE TRIGGER ALL",
             "DROP TRIGGER transactions_ledger_no_change ON transactions_transactionledger",
             "SET session_replication_role = replica",
@@ -461,7 +550,7 @@ class TestVerifyLedger:
             subjects = {breach.subject for breach in breaches()}
         finally:
             owner.execute("ALTER TABLE transactions_transaction ENABLE TRIGGER USER")
-        assert "trigger transactions_transaction_balances" in subjects
+        assert "trigger transactions_transaction_seal" in subjects
         assert "trigger transactions_transaction_guard" in subjects
 
     def test_given_sound_books_when_running_the_command_then_it_says_so(self, capsys):

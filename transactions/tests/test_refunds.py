@@ -5,11 +5,11 @@ from decimal import Decimal
 from uuid import uuid4
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from rest_framework.test import APIClient
 
 from transactions import refunds
-from transactions.models import Transaction, TransactionLedger
+from transactions.models import StaffRefund, Transaction, TransactionLedger
 from transactions.posting import post as post_one
 from transactions.tests.helpers import (
     at_once,
@@ -29,7 +29,9 @@ from transactions.tests.helpers import (
     unfreeze,
 )
 from transactions.tests.test_transfer import refusal
+from users.models import User
 from users.tests.factories import StaffFactory
+from wallet.locking import lock_wallets
 
 URL = "/api/v1/transactions/{}/refund/"
 
@@ -60,6 +62,10 @@ def bob():
 def paid(alice, bob):
     """Alice paid Bob 40.00."""
     return send(alice, bob, "40.00").content["id"]
+
+
+def locked(user):
+    return lock_wallets(user.wallet.pk)[user.wallet.pk]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -196,6 +202,39 @@ class TestRefund:
         close(dora)
         assert refusal(give_back(bob, paid)) == (422, "recipient_unavailable")
         assert balance(bob) == Decimal("5.00")
+
+    def test_given_staff_when_refunding_then_it_is_on_record_and_the_recipients_is_not(
+        self, bob, paid
+    ):
+        staff = StaffFactory()
+        by_staff = give_back(staff, paid, {"amount": "1.00"}).json()["id"]
+        give_back(bob, paid, {"amount": "1.00"})
+        record = StaffRefund.objects.get()
+        assert (str(record.transaction_id), record.staff) == (by_staff, staff)
+
+    def test_given_a_refund_by_staff_when_looking_in_the_admin_then_it_shows_who(
+        self, client, paid
+    ):
+        staff = StaffFactory(permissions=["transactions.view_transaction"])
+        made = give_back(staff, paid).json()["id"]
+        client.force_login(staff)
+        for shown, who in ((made, str(staff)), (paid, "-")):
+            page = client.get(f"/admin/transactions/transaction/{shown}/change/").content.decode()
+            label = page.index("Refunded by staff")
+            assert who in page[label : label + 600]
+
+    def test_given_staff_who_were_paid_when_refunding_then_it_is_their_own(self, alice):
+        staff = StaffFactory()
+        paid = send(alice, staff, "1.00").content["id"]
+        assert give_back(staff, paid).status_code == 201
+        assert not StaffRefund.objects.exists()
+
+    @pytest.mark.parametrize("loss", [{"is_staff": False}, {"is_active": False}])
+    def test_given_staff_no_more_since_the_request_when_refunding_then_404(self, bob, paid, loss):
+        staff = StaffFactory()
+        User.objects.filter(pk=staff.pk).update(**loss)
+        assert refusal(give_back(staff, paid)) == (404, "not_found")
+        assert balance(bob) == Decimal("40.00")
 
     def test_given_a_payer_at_their_limit_or_frozen_when_refunding_then_it_arrives(
         self, alice, bob, paid
@@ -343,7 +382,7 @@ class TestRules:
 
     def test_given_the_payer_as_its_payer_when_posting_then_refused(self, forge, alice, bob):
         with refused_by("transactions_transaction_refund_fits"):
-            forge(debit=alice.wallet, credit=bob.wallet)
+            forge(debit=locked(alice), credit=locked(bob))
 
     def test_given_no_refund_when_raising_the_sum_by_hand_then_refused(self, paid):
         with refused_by("transactions_transaction_refunds_are_its_children"):
@@ -356,3 +395,30 @@ class TestRules:
             )
         rule = "transactions_transaction_refunds_are_its_children"
         assert refused.value.diag.constraint_name == rule
+
+    def test_given_a_refund_when_claiming_it_for_staff_by_hand_then_refused(self, alice, bob, paid):
+        """Later; for another kind; or for one of the parties."""
+        made = refund(bob, paid, "1.00").content["id"]
+        staff = StaffFactory()
+        with refused_by("transactions_staffrefund_fits"):
+            StaffRefund.objects.create(transaction_id=made, staff=staff)
+        with refused_by("transactions_staffrefund_fits"), transaction.atomic():
+            sent = send(alice, bob, "1.00").content["id"]
+            StaffRefund.objects.create(transaction_id=sent, staff=staff)
+        for party in (alice, bob):
+            with refused_by("transactions_staffrefund_fits"), transaction.atomic():
+                made = refund(bob, paid, "1.00").content["id"]
+                StaffRefund.objects.create(transaction_id=made, staff=party)
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "UPDATE transactions_staffrefund SET staff_id = staff_id",
+            "DELETE FROM transactions_staffrefund",
+            "TRUNCATE transactions_staffrefund",
+        ],
+    )
+    def test_given_the_record_when_the_owner_rewrites_it_then_refused(self, owner, paid, statement):
+        refund(StaffFactory(), paid, "1.00")
+        with pytest.raises(Exception, match="is history"):
+            owner.execute(statement)

@@ -14,7 +14,7 @@ from transactions.seals import BEFORE_THE_FIRST, seal_of
 from transactions.standalone import verify_export
 from transactions.tests.helpers import at_once, breaches, fund, person, refused_by, send
 from transactions.tests.proofs import outside, tamper
-from transactions.tests.test_ledger_rules import Forgery, run
+from transactions.tests.test_ledger_rules import INSERT_TRANSACTION, Forgery, run
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -213,6 +213,14 @@ class TestOutsideAllWallets:
         assert breaches() == []
 
 
+class Reversal(Forgery):
+    """Between system accounts: it names nobody, so it is whole without a wallet."""
+
+    def transaction(self) -> None:
+        statement = INSERT_TRANSACTION.replace("'deposit'", "'reversal'")
+        run(statement, id=self.id, amount=self.amount, user=None)
+
+
 class TestNobodyElseWritesThem:
     @pytest.mark.parametrize("table", ["ledgerseal", "outsideseal"])
     @pytest.mark.parametrize(
@@ -261,26 +269,45 @@ class TestNobodyElseWritesThem:
         forgery = Forgery(person("10.00"))
         with refused_by("transactions_ledger_books_are_closed"), transaction.atomic():
             forgery.transaction()
+            forgery.outside()
             forgery.inside()
+            forgery.balance()
             run(SEAL_NOW)
             forgery.outside()
 
     def test_given_sealed_books_outside_when_an_outside_entry_joins_them_then_refused(self):
-        forgery = Forgery(person("10.00"))
+        forgery = Reversal(person("10.00"))
         with refused_by("transactions_ledger_books_are_closed"), transaction.atomic():
             forgery.transaction()
             forgery.outside()
+            forgery.outside(account="fees", entry_type="credit")
             run(SEAL_NOW)
             forgery.outside(account="fees", entry_type="credit")
 
     def test_given_sealed_books_when_a_wallets_entry_joins_them_then_refused(self):
-        forgery = Forgery(person("10.00"))
-        with refused_by("transactions_ledger_entry_is_sealed"), transaction.atomic():
+        forgery = Reversal(person("10.00"))
+        with refused_by("transactions_ledger_books_are_closed"), transaction.atomic():
             forgery.transaction()
             forgery.outside()
+            forgery.outside(account="fees", entry_type="credit")
             run(SEAL_NOW)
             forgery.inside()
             forgery.balance()
+
+    def test_given_books_that_do_not_balance_when_sealing_them_early_then_refused(self):
+        forgery = Forgery(person("10.00"))
+        with refused_by("transactions_transaction_balances"), transaction.atomic():
+            forgery.transaction()
+            forgery.outside()
+            run(SEAL_NOW)
+
+    def test_given_a_wallet_that_does_not_agree_when_sealing_early_then_refused(self):
+        forgery = Forgery(person("10.00"))
+        with refused_by("wallet_wallet_balance_is_its_ledgers"), transaction.atomic():
+            forgery.transaction()
+            forgery.outside()
+            forgery.inside()
+            run(SEAL_NOW)
 
     def test_given_whole_books_when_sealing_them_early_then_they_stand(self):
         forgery = Forgery(person("10.00"))

@@ -6,11 +6,13 @@ import io
 import itertools
 import json
 import re
+import sys
 import threading
 import time
 import tracemalloc
+import unicodedata
 import urllib.request
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ from transactions.statement_csv import as_text
 from transactions.statement_pdf import LINES_MAX, NOTE, _register_fonts, clean, wrap
 from transactions.statements import StatementBroken
 from transactions.tests.helpers import call_by, client_of, fund, person, send
+from transactions.tests.proofs import tamper
 from users.models import User
 from users.tests.factories import UserFactory, sign_in
 from users.tests.helpers import refusal, wrong_fields
@@ -69,14 +72,21 @@ def pay(sender: User, recipient: User, amount: str, description: str) -> None:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Set what the ledger's clock says; its own rules still hold, so only ever forward."""
+def deposit_at(owner: Any) -> Any:
+    """A deposit that gets its date afterwards, for the database takes nothing from the past."""
 
-    def says(moment: str) -> None:
-        at = datetime.fromisoformat(moment).astimezone(UTC)
-        monkeypatch.setattr("transactions.posting._ledger_time", lambda wallets: at)
+    def post(moment: str, user: User, amount: str) -> None:
+        made = fund(user, amount)
+        statements = [
+            f"UPDATE transactions_transactionledger SET created_at = '{moment}'"
+            f" WHERE transaction_id = '{made.pk}'",
+            "UPDATE transactions_transaction SET (created_at, completed_at) ="
+            f" ('{moment}', '{moment}') WHERE id = '{made.pk}'",
+            f"UPDATE wallet_wallet SET last_entry_at = '{moment}' WHERE user_id = '{user.pk}'",
+        ]
+        tamper(owner, *statements)
 
-    return says
+    return post
 
 
 @pytest.mark.django_db(transaction=True)
@@ -149,7 +159,7 @@ class TestJSON:
 @pytest.mark.django_db(transaction=True)
 class TestDays:
     def test_given_the_edges_of_a_day_when_asking_then_the_first_counts_and_the_last_does_not(
-        self, clock
+        self, deposit_at
     ):
         alice = person()
         for moment, amount in [
@@ -157,8 +167,7 @@ class TestDays:
             ("2026-10-01T23:59:59.999999+00:00", "2.00"),
             ("2026-10-02T00:00:00+00:00", "4.00"),
         ]:
-            clock(moment)
-            fund(alice, amount)
+            deposit_at(moment, alice, amount)
         first = statement(alice, from_="2026-10-01", to="2026-10-02")
         second = statement(alice, from_="2026-10-02", to="2026-10-03")
         assert [line["amount"] for line in first["lines"]] == ["1.00", "2.00"]
@@ -184,7 +193,7 @@ class TestDays:
         ],
     )
     def test_given_a_change_of_the_clocks_when_asking_day_by_day_then_each_line_in_its_own(
-        self, clock, tz, days, hours
+        self, deposit_at, tz, days, hours
     ):
         alice, zone = person(), ZoneInfo(tz)
         ends = [date.fromisoformat(day) + timedelta(days=1) for day in days]
@@ -194,8 +203,7 @@ class TestDays:
         assert [(b - a) / timedelta(hours=1) for a, b in itertools.pairwise(edges)] == (hours)
         for edge in sorted(set(edges)):
             for moment in (edge - timedelta(microseconds=1), edge):
-                clock(moment.isoformat())
-                fund(alice, "1.00")
+                deposit_at(moment.isoformat(), alice, "1.00")
 
         shown = [
             statement(alice, from_=day, to=end.isoformat(), tz=tz)
@@ -364,6 +372,13 @@ class TestCSV:
             ("\uff1d1+1", "'\uff1d1+1"),
             ("a;=1+1", "a;'=1+1"),
             ("a\r\n=1+1", "a\r\n'=1+1"),
+            ("\u200b=1", "'\u200b=1"),
+            ("\ufeff \u200e=1", "'\ufeff \u200e=1"),
+            ("\x00=1", "'\x00=1"),
+            ("\ufe0f\u3164+1", "'\ufe0f\u3164+1"),
+            ("a;\u00a0=1", "a;'\u00a0=1"),
+            ("a;\u3000\u2060@b", "a;'\u3000\u2060@b"),
+            ("\u200bRent", "\u200bRent"),
             ("a, =b", "a, =b"),
             ("Rent 1-2", "Rent 1-2"),
             ("2+2=4", "2+2=4"),
@@ -373,6 +388,14 @@ class TestCSV:
     )
     def test_given_a_formula_when_written_then_it_is_text(self, text, safe):
         assert as_text(text) == safe
+
+    def test_given_any_invisible_character_before_a_formula_then_it_is_text(self):
+        every = map(chr, range(sys.maxunicode + 1))
+        invisible = [one for one in every if unicodedata.category(one) in ("Cf", "Zs", "Cc")]
+        assert len(invisible) > 150
+        for character in invisible:
+            assert as_text(f"{character}=1").startswith("'"), ascii(character)
+            assert "'" in as_text(f"a;{character}=1"), ascii(character)
 
     def test_given_formulas_in_every_text_when_asking_then_no_cell_begins_one(self):
         alice, mallory = person("100.00"), person(first_name="=cmd|'/C calc'!A0", last_name="")
@@ -649,6 +672,25 @@ class TestPDF:
         assert "Page 3 of 3" in words
         assert words.count("Brought forward") == 2
         assert words.count("Deposit") == 60
+
+    def test_given_many_when_asking_for_more_then_429_and_other_forms_go_on(self, settings):
+        settings.STATEMENT_PDF_RATE = "2/m"
+        alice, bob = person("1.00"), person("1.00")
+        self.pdf(alice)
+        self.pdf(alice)
+        response = ask(alice, from_="2026-01-01", to="2026-01-02", format="pdf")
+        assert refusal(response) == (429, "rate_limited")
+        assert int(response["Retry-After"]) > 0
+        assert ask(alice, from_="2026-01-01", to="2026-01-02", format="csv").status_code == 200
+        assert statement(alice)["closing_balance"] == "1.00"
+        self.pdf(bob)
+
+    def test_given_long_words_when_breaking_them_then_it_takes_no_time(self):
+        _register_fonts()
+        began = time.perf_counter()
+        for _ in range(200):
+            wrap("W" * 255, NOTE, 200)
+        assert time.perf_counter() - began < 0.5
 
     def test_given_text_then_it_is_one_line_without_tricks(self):
         assert clean("a\r\n b\u202e\tc ") == "a b c"

@@ -18,6 +18,7 @@ from transactions.tests.helpers import (
     person,
     reserve,
     send,
+    set_limits,
 )
 from users.tests.factories import UserFactory
 
@@ -242,6 +243,22 @@ class TestTransfer:
         more = post(client_of(alice), {"recipient": str(newcomer.pk), "amount": "0.01"})
         assert full.status_code == 201
         assert refusal(more) == (422, "recipient_unavailable")
+
+    def test_given_a_recipient_at_their_limit_when_it_could_not_be_paid_then_that_is_not_told(
+        self,
+    ):
+        """Else somebody without a cent could read a balance, amount by amount."""
+        newcomer = UserFactory(kyc="not_submitted")
+        body = {"recipient": newcomer.email, "amount": "1000.01"}
+        poor, frozen, small = person(), person("2000.00"), person("2000.00")
+        freeze(frozen)
+        set_limits(small, transfer_max="1000.00")
+        for sender, code in (
+            (poor, "insufficient_funds"),
+            (frozen, "wallet_frozen"),
+            (small, "limit_exceeded"),
+        ):
+            assert refusal(post(client_of(sender), body)) == (422, code)
 
     def test_given_another_currency_when_sending_then_currency_mismatch(self):
         alice, bob = person("10.00"), person()

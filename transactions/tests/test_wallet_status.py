@@ -254,6 +254,19 @@ class TestRules:
             forge(**changes)
         assert status(alice) == "active"
 
+    def test_given_an_early_number_and_date_when_inserting_then_both_are_overwritten(self, alice):
+        freeze(alice)
+        dated = STEP.replace("(wallet_id", "(id, created_at, wallet_id").replace(
+            "(%(wallet)s", "(-1, '2001-01-01', %(wallet)s"
+        )
+        facts = {"wallet": alice.wallet.pk, "actor": guardian().pk, "reason": "Because."}
+        with refused_by("wallet_wallet_status_is_recorded"):  # it is the newest all the same
+            execute(dated, **facts, before="frozen", after="active", status="frozen")
+        execute(dated, **facts, before="frozen", after="active", status="active")
+        first, second = WalletStep.objects.filter(wallet=alice.wallet).order_by("pk")
+        assert (first.to_status, second.to_status) == ("frozen", "active")
+        assert first.created_at < second.created_at
+
     def test_given_the_owner_of_the_wallet_as_actor_when_inserting_then_refused(self, forge, alice):
         with refused_by("wallet_walletstep_not_on_oneself"):
             forge(actor=alice.pk)
@@ -324,6 +337,22 @@ class TestAdmin:
         assert done.status_code == 302
         assert status(alice) == "frozen"
         assert WalletStep.objects.get().actor == staff
+
+    def test_given_an_action_when_asked_then_the_question_names_the_owner(self, alice, staff):
+        browser = self.signed_in(staff)
+        for action in ("freeze", "unfreeze", "close", "set_limits"):
+            asked = browser.get(self.page(alice, action)).content.decode()
+            assert f"the wallet of {alice.email}" in asked, action
+
+    def test_given_limits_set_before_when_shown_then_those_that_were_chosen(self, alice):
+        set_limits(alice, transfer_max="7.00", daily_count=3)
+        set_limits(alice)
+        root = StaffFactory(is_superuser=True)
+        shown = self.signed_in(root).get(self.page(alice)).content.decode()
+        record = shown.partition("Limits set for this wallet")[2]
+        assert "A single payment: 7.00 USD<br>Payments within 24 hours: 3" in record
+        assert "Nothing" in record
+        assert "Balance:" not in record
 
     def test_given_the_record_when_a_superuser_looks_then_it_is_shown_and_read_only(self, alice):
         freeze(alice)

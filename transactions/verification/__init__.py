@@ -8,7 +8,7 @@ comes here, so memory stays flat however long the ledger is.
 from collections.abc import Iterator
 
 from fintech_core.database import query
-from transactions.verification import books, guards, holds, signed, wallets
+from transactions.verification import adjustments, batches, books, guards, holds, signed, wallets
 from transactions.verification.findings import Breach, Step
 from transactions.verification.snapshot import shared_snapshot
 
@@ -19,6 +19,8 @@ _TABLES = [
     "transactions_outsideseal",
     "transactions_checkpointleaf",
     "transactions_hold",
+    "transactions_adjustment",
+    "transactions_transferbatchleg",
     "wallet_wallet",
 ]
 
@@ -40,4 +42,6 @@ def verify() -> Iterator[Step]:
         yield from books.check(snapshot)
         yield from wallets.check()
         yield from holds.check()
+        yield from adjustments.check()
+        yield from batches.check()
         yield from signed.check()

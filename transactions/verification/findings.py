@@ -7,14 +7,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Breach:
-    """One thing that is wrong: the invariant's number, what breaks it, and how."""
+    """One thing that is wrong: the invariant's number, what breaks it, and how.
 
-    invariant: int
+    `invariant` is None for what guards the records beside the ledger: people, sessions, KYC.
+    """
+
+    invariant: int | None
     subject: str
     detail: str
 
     def __str__(self) -> str:
-        return f"invariant {self.invariant}: {self.subject}: {self.detail}"
+        where = "beside the ledger" if self.invariant is None else f"invariant {self.invariant}"
+        return f"{where}: {self.subject}: {self.detail}"
 
 
 @dataclass(frozen=True)
@@ -42,18 +46,16 @@ def select_broken(rules: Sequence[Rule], rows: str, *, within: str = "true") -> 
     Each row is judged once by all rules; only for those that break one is anything written out.
     """
     found = ",\n".join(
-        f"CASE WHEN {rule.broken} THEN ARRAY['{rule.invariant}', {rule.subject}, {rule.detail}] END"
-        for rule in rules
+        f"({rule.invariant}, {rule.broken}, {rule.subject}, {rule.detail})" for rule in rules
     )
     broken = "\n OR ".join(f"({rule.broken})" for rule in rules)
-    return f"SELECT {found}\n{rows}\n WHERE {within} AND ({broken})"
+    return f"""
+SELECT found.invariant, found.subject, found.detail
+{rows}
+ CROSS JOIN LATERAL (VALUES {found}) found (invariant, is_broken, subject, detail)
+ WHERE {within} AND ({broken}) AND found.is_broken"""
 
 
 def breaches(rows: Iterable[Sequence[Any]]) -> list[Breach]:
-    """What `select_broken` answered; each once, though a transaction is met with every entry."""
-    found = (
-        Breach(int(invariant), subject, detail)
-        for row in rows
-        for invariant, subject, detail in filter(None, row)
-    )
-    return list(dict.fromkeys(found))
+    """What `select_broken` answered; each once, though two entries may tell of one breach."""
+    return list(dict.fromkeys(Breach(*row) for row in rows))

@@ -1,13 +1,12 @@
 """Holds against the transactions that captured them. What they reserve is checked with wallets."""
 
 from collections.abc import Iterator
-from uuid import UUID
 
 from fintech_core.database import query
 from transactions.verification.findings import Rule, Step, breaches, select_broken
+from transactions.verification.ranges import ranges
 
 CHUNK = 20_000
-_FIRST = UUID(int=0)
 
 _THE_HOLD = "concat('hold ', hold.id)"
 _RULES = [
@@ -33,23 +32,20 @@ _BROKEN = select_broken(
     _RULES,
     """
   FROM transactions_hold hold
-  LEFT JOIN transactions_transaction made ON made.id = hold.transaction_id
-  LEFT JOIN wallet_wallet payer ON payer.id = hold.payer_wallet_id
-  LEFT JOIN wallet_wallet payee ON payee.id = hold.payee_wallet_id
+  LEFT JOIN LATERAL (
+       SELECT * FROM transactions_transaction
+        WHERE id = hold.transaction_id OFFSET 0) made ON true
+  LEFT JOIN LATERAL (
+       SELECT user_id, currency FROM wallet_wallet
+        WHERE id = hold.payer_wallet_id OFFSET 0) payer ON true
+  LEFT JOIN LATERAL (
+       SELECT user_id, currency FROM wallet_wallet
+        WHERE id = hold.payee_wallet_id OFFSET 0) payee ON true
 """,
-    within="hold.id > %(after)s AND hold.id <= %(upto)s",
+    within="hold.id BETWEEN %(first)s AND %(last)s",
 )
-
-_CHUNK = """
-SELECT id, count(*) OVER () FROM (
-    SELECT id FROM transactions_hold WHERE id > %(after)s ORDER BY id LIMIT %(chunk)s
-) chunk ORDER BY id DESC LIMIT 1
-"""
 
 
 def check() -> Iterator[Step]:
-    after = _FIRST
-    while chunk := query(_CHUNK, after=after, chunk=CHUNK):
-        [(upto, holds)] = chunk
-        yield Step(holds, breaches(query(_BROKEN, after=after, upto=upto)))
-        after = upto
+    for part in ranges("transactions_hold", CHUNK):
+        yield Step(part.rows, breaches(query(_BROKEN, first=part.first, last=part.last)))

@@ -5,13 +5,12 @@ from uuid import UUID
 
 from fintech_core.database import query
 from transactions import checkpoints, merkle, signing, stored_tree
-from transactions.merkle import BUCKET_DEPTH, Node
 from transactions.models import LedgerCheckpoint
 from transactions.seals import OUTSIDE
 from transactions.verification.findings import Breach, Rule, Step, breaches, select_broken
+from transactions.verification.ranges import ranges
 
 CHUNK = 20_000
-_BUCKETS = 2**BUCKET_DEPTH
 
 
 def check() -> Iterator[Step]:
@@ -21,6 +20,7 @@ def check() -> Iterator[Step]:
     yield Step(0, list(_checkpoints(newest)))
     if newest is not None:
         yield Step(0, list(_tree(newest)))
+        yield from _unsigned(newest)
 
 
 # --- The chain of transactions that touch no wallet ---------------------------------------------
@@ -81,6 +81,29 @@ SELECT DISTINCT ON (leaf.wallet_id) leaf.wallet_id, leaf.entry_count, leaf.numbe
  ORDER BY leaf.wallet_id, leaf.entry_count
 """
 
+# A head that moved had not moved before the checkpoint before: what is new was dated after that.
+_HIDDEN = """
+SELECT leaf.wallet_id, first.created_at::text, before.number
+  FROM transactions_checkpointleaf leaf
+  JOIN transactions_ledgercheckpoint before ON before.number = leaf.number - 1
+  LEFT JOIN LATERAL (
+       SELECT entry_count FROM transactions_checkpointleaf
+        WHERE wallet_id = leaf.wallet_id AND entry_count < leaf.entry_count
+        ORDER BY entry_count DESC LIMIT 1) known ON true
+  JOIN LATERAL (
+       SELECT created_at FROM transactions_transactionledger
+        WHERE wallet_id = leaf.wallet_id AND sequence = coalesce(known.entry_count, 0) + 1
+        UNION ALL
+       SELECT made.created_at
+         FROM transactions_outsideseal outside
+         JOIN transactions_transaction made ON made.id = outside.transaction_id
+        WHERE leaf.wallet_id = %(outside)s
+          AND outside.sequence = coalesce(known.entry_count, 0) + 1) first ON true
+ WHERE (leaf.wallet_id, leaf.entry_count) > (%(wallet)s, %(entry)s)
+   AND (leaf.wallet_id, leaf.entry_count) <= (%(last_wallet)s, %(last_entry)s)
+   AND first.created_at < before.created_at - %(slack)s
+"""
+
 _Place = tuple[UUID, int]
 _BEGINNING: _Place = (UUID(int=0), 0)
 _END: _Place = (UUID(int=2**128 - 1), 2**63 - 1)
@@ -99,7 +122,17 @@ def _leaves() -> Iterator[Step]:
             last_entry=upto[1],
             outside=OUTSIDE,
         )
-        yield Step(CHUNK if ends else 0, [_moved_head(*row) for row in moved])
+        hidden = query(
+            _HIDDEN,
+            wallet=after[0],
+            entry=after[1],
+            last_wallet=upto[0],
+            last_entry=upto[1],
+            outside=OUTSIDE,
+            slack=checkpoints.DATED_BEFORE_MAX,
+        )
+        found = [_moved_head(*row) for row in moved] + [_overlooked(*row) for row in hidden]
+        yield Step(CHUNK if ends else 0, found)
         after = upto
 
 
@@ -113,8 +146,36 @@ def _moved_head(wallet_id: UUID, entry_count: int, number: int, is_gone: bool) -
     return Breach(7, _chain(wallet_id), detail)
 
 
+def _overlooked(wallet_id: UUID, dated: str, number: int) -> Breach:
+    detail = f"has an entry of {dated} that checkpoint {number} did not sign"
+    return Breach(7, _chain(wallet_id), detail)
+
+
 def _chain(wallet_id: UUID) -> str:
     return "transactions outside all wallets" if wallet_id == OUTSIDE else f"wallet {wallet_id}"
+
+
+# --- What the newest checkpoint does not sign -----------------------------------------------------
+
+_UNSIGNED = """
+SELECT wallet.id, first.created_at::text
+  FROM wallet_wallet wallet
+  LEFT JOIN LATERAL (
+       SELECT entry_count FROM transactions_checkpointleaf
+        WHERE wallet_id = wallet.id ORDER BY entry_count DESC LIMIT 1) known ON true
+  JOIN LATERAL (
+       SELECT created_at FROM transactions_transactionledger
+        WHERE wallet_id = wallet.id AND sequence = coalesce(known.entry_count, 0) + 1) first ON true
+ WHERE wallet.id BETWEEN %(first)s AND %(last)s AND first.created_at < %(floor)s
+"""
+
+
+def _unsigned(newest: LedgerCheckpoint) -> Iterator[Step]:
+    """Each wallet's first entry that no checkpoint signed is later than the newest one."""
+    floor = newest.created_at - checkpoints.DATED_BEFORE_MAX
+    for part in ranges("wallet_wallet", CHUNK):
+        rows = query(_UNSIGNED, first=part.first, last=part.last, floor=floor)
+        yield Step(0, [_overlooked(wallet_id, dated, newest.number) for wallet_id, dated in rows])
 
 
 # --- The checkpoints ------------------------------------------------------------------------------
@@ -143,11 +204,17 @@ def _checkpoints(newest: LedgerCheckpoint | None) -> Iterator[Breach]:
     if unsigned:
         yield Breach(7, f"checkpoint {min(unsigned)}", "has leaves, but was never signed")
     trusted = signing.own_public_keys()
+    retired: set[bytes] = set()
     totals: _Counts = (0, 0, 0)
     before = None
     for checkpoint in LedgerCheckpoint.objects.order_by("number").iterator(chunk_size=1_000):
         totals = _add(totals, counted.get(checkpoint.number, (0, 0, None)))
         for detail in _check_checkpoint(checkpoint, before, totals, trusted):
+            yield Breach(7, f"checkpoint {checkpoint.number}", detail)
+        if before is not None and bytes(before.public_key) != bytes(checkpoint.public_key):
+            retired.add(bytes(before.public_key))
+        if bytes(checkpoint.public_key) in retired:
+            detail = f"is signed by key {checkpoint.key_id}, which another one had followed"
             yield Breach(7, f"checkpoint {checkpoint.number}", detail)
         before = checkpoint
 
@@ -178,41 +245,17 @@ def _check_checkpoint(
 
 # --- The newest checkpoint's tree -----------------------------------------------------------------
 
-_LEAVES_AT_ONCE = 20_000
-
 
 def _tree(newest: LedgerCheckpoint) -> Iterator[Breach]:
     """Recompute the root from the leaves, a range of buckets at a time."""
-    level = _recomputed_buckets(newest)
-    for depth in range(BUCKET_DEPTH, -1, -1):
+    root = merkle.EMPTY.hash
+    for depth, level in stored_tree.levels(newest.number, newest.wallet_count):
         if level != stored_tree.level(depth):
             yield Breach(7, f"tree of checkpoint {newest.number}", f"depth {depth} was changed")
-        if depth:
-            level = _parents(level)
-    root = level.get(0, merkle.EMPTY).hash
+        root = level.get(0, merkle.EMPTY).hash
     if root != bytes(newest.root):
         yield Breach(
             7,
             f"checkpoint {newest.number}",
             f"signed root {bytes(newest.root).hex()}, its leaves lead to {root.hex()}",
         )
-
-
-def _recomputed_buckets(newest: LedgerCheckpoint) -> dict[int, Node]:
-    leaves_each = newest.wallet_count // _BUCKETS + 1
-    step = max(1, min(_BUCKETS, _LEAVES_AT_ONCE // leaves_each))
-    level: dict[int, Node] = {}
-    for first in range(0, _BUCKETS, step):
-        last = first + step - 1
-        for bucket, leaves in stored_tree.leaves_between(first, last, newest.number).items():
-            level[bucket] = merkle.tree(leaves, BUCKET_DEPTH)
-    return level
-
-
-def _parents(level: dict[int, Node]) -> dict[int, Node]:
-    return {
-        parent: merkle.join(
-            level.get(2 * parent, merkle.EMPTY), level.get(2 * parent + 1, merkle.EMPTY)
-        )
-        for parent in {child >> 1 for child in level}
-    }

@@ -59,6 +59,10 @@ def _elsewhere(snapshot: str, work: Callable[[Task], Result], task: Task) -> Res
 def _settle() -> None:
     execute("SET LOCAL statement_timeout = 0")
     execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+    execute("SET LOCAL work_mem = '64MB'")  # a chunk is sorted and joined without temporary files
+    # Every query reads ranges of indexes. Statistics that are behind make the planner believe that
+    # a table is empty, and read the whole of it for each row.
+    execute("SET LOCAL enable_seqscan = off")
     # Neither pays for queries that look up a great many rows, each once.
     execute("SET LOCAL jit = off")
     execute("SET LOCAL enable_memoize = off")

@@ -1,10 +1,10 @@
 """Wallets against their newest entries, their holds and their seals."""
 
 from collections.abc import Iterator
-from uuid import UUID
 
 from fintech_core.database import query
 from transactions.verification.findings import Rule, Step, breaches, select_broken
+from transactions.verification.ranges import ranges
 
 CHUNK = 20_000
 
@@ -68,18 +68,7 @@ _BROKEN = select_broken(
     within="wallet.id BETWEEN %(first)s AND %(last)s",
 )
 
-_RANGE = """
-SELECT id, count(*) OVER () FROM (
-    SELECT id FROM wallet_wallet WHERE id >= %(first)s ORDER BY id LIMIT %(chunk)s
-) chunk ORDER BY id DESC LIMIT 1
-"""
-
 
 def check() -> Iterator[Step]:
-    first = UUID(int=0)
-    while chunk := query(_RANGE, first=first, chunk=CHUNK):
-        [(last, wallets)] = chunk
-        yield Step(wallets, breaches(query(_BROKEN, first=first, last=last)))
-        if wallets < CHUNK:
-            return
-        first = UUID(int=last.int + 1)
+    for part in ranges("wallet_wallet", CHUNK):
+        yield Step(part.rows, breaches(query(_BROKEN, first=part.first, last=part.last)))

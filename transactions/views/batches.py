@@ -11,10 +11,15 @@ from fintech_core.idempotency import IdempotentCall
 from fintech_core.ratelimit import TransferRateLimit
 from fintech_core.schema import IDEMPOTENCY_KEY, problems
 from transactions.models import TransferBatch
-from transactions.serializers import BatchRequestSerializer, BatchSerializer, present_batch
+from transactions.serializers import (
+    BatchRequestSerializer,
+    BatchSerializer,
+    present_batch,
+    to_batch,
+)
 from transactions.services import TransactionService
+from transactions.views.currency import without_own_currency
 from users.authentication import caller_of
-from wallet.queries import wallet_of
 
 _ANSWER: dict[str, Any] = {
     "id": "0192f0c4-2a10-7c3a-9a44-2f7d1c0f9b11",
@@ -49,7 +54,7 @@ _ANSWER: dict[str, Any] = {
 class BatchViewSet(GenericViewSet[TransferBatch]):
     queryset = TransferBatch.objects.none()  # for the schema
     serializer_class = BatchSerializer
-    throttle_classes = [TransferRateLimit]  # a batch is one call; limits of money count its legs
+    throttle_classes = [TransferRateLimit]  # counts the call, and by the hour the legs
 
     @extend_schema(
         summary="Send money to many",
@@ -57,7 +62,8 @@ class BatchViewSet(GenericViewSet[TransferBatch]):
             "1 to 1000 transfers in one call, made in their order; each becomes a transaction of "
             "its own. `atomic`: all of them, or none, and the problem names the first leg that "
             "cannot be made (`index`). `independent`: each for itself; `results` says what became "
-            "of it, and the answer is 201 even if every leg was refused."
+            "of it, and the answer is 201 even if every leg was refused. The body may have 2 MiB. "
+            "The rate limit counts the call, and by the hour its legs."
         ),
         parameters=[IDEMPOTENCY_KEY],
         request=BatchRequestSerializer,
@@ -84,12 +90,10 @@ class BatchViewSet(GenericViewSet[TransferBatch]):
     )
     def create(self, request: Request) -> HttpResponseBase:
         caller = caller_of(request)
-        form = BatchRequestSerializer(
-            data=request.data, context={"default_currency": wallet_of(caller.pk).currency}
-        )
-        form.is_valid(raise_exception=True)
+        asked = BatchRequestSerializer.read(request.data)
+        named = {**asked, "transfers": without_own_currency(caller, asked["transfers"])}
         return TransactionService.transfer_batch(
             sender=caller,
-            batch=form.to_batch(),
-            idempotency=IdempotentCall.from_request(request, form.validated_data, present_batch),
+            batch=to_batch(asked),
+            idempotency=IdempotentCall.from_request(request, named, present_batch),
         ).as_response()

@@ -73,8 +73,10 @@ class WalletProofViewSet(GenericViewSet[Any]):
     @extend_schema(
         summary="Prove your history",
         description=(
-            "That your wallet's entries, up to the number given, are what the newest checkpoint "
-            "signed. 404 until a checkpoint has been taken after your first entry."
+            "That the newest checkpoint signed the seal of your wallet's entry with the number "
+            "given, and so one history up to it. Keep the answer: if that entry's seal is ever "
+            "another one, history was rewritten. 404 until a checkpoint has been taken after your "
+            "first entry."
         ),
         responses={200: ProofSerializer, **problems(401, 404)},
     )

@@ -27,10 +27,11 @@ from transactions.serializers import (
     HoldSerializer,
     MoneyAnswerSerializer,
     money_answer_to,
+    to_reservation,
 )
 from transactions.services import TransactionService
+from transactions.views.currency import without_own_currency
 from users.authentication import caller_of
-from wallet.queries import wallet_of
 
 _HOLD = {
     "id": "0192f0c1-7b5e-7c3a-9a44-2f7d1c0f9b11",
@@ -115,14 +116,12 @@ class HoldViewSet(ListModelMixin, RetrieveModelMixin, GenericViewSet[Hold]):
     )
     def create(self, request: Request) -> HttpResponseBase:
         caller = caller_of(request)
-        form = HoldRequestSerializer(
-            data=request.data, context={"default_currency": wallet_of(caller.pk).currency}
-        )
-        form.is_valid(raise_exception=True)
+        asked = HoldRequestSerializer.read(request.data)
+        [named] = without_own_currency(caller, [asked])
         return TransactionService.create_hold(
             payer=caller,
-            reservation=form.to_reservation(),
-            idempotency=IdempotentCall.from_request(request, form.validated_data, _present),
+            reservation=to_reservation(asked),
+            idempotency=IdempotentCall.from_request(request, named, _present),
         ).as_response()
 
     @extend_schema(
@@ -143,13 +142,10 @@ class HoldViewSet(ListModelMixin, RetrieveModelMixin, GenericViewSet[Hold]):
     @action(detail=True, methods=["post"])
     def capture(self, request: Request, pk: UUID) -> HttpResponseBase:
         caller = caller_of(request)
-        form = CaptureRequestSerializer(data=request.data)
-        form.is_valid(raise_exception=True)
-        call = IdempotentCall.from_request(
-            request, form.validated_data, present=money_answer_to(caller.pk)
-        )
+        asked = CaptureRequestSerializer.read(request.data)
+        call = IdempotentCall.from_request(request, asked, present=money_answer_to(caller.pk))
         return TransactionService.capture_hold(
-            caller=caller, hold_id=pk, **form.validated_data, idempotency=call
+            caller=caller, hold_id=pk, **asked, idempotency=call
         ).as_response()
 
     @extend_schema(
@@ -168,7 +164,7 @@ class HoldViewSet(ListModelMixin, RetrieveModelMixin, GenericViewSet[Hold]):
     )
     @action(detail=True, methods=["post"], throttle_classes=[])
     def void(self, request: Request, pk: UUID) -> Response:
-        NoBodySerializer(data=request.data).is_valid(raise_exception=True)
+        NoBodySerializer.read(request.data)
         return Response(
             _present(TransactionService.void_hold(caller=caller_of(request), hold_id=pk))
         )

@@ -26,6 +26,7 @@ from transactions.statement_csv import as_csv
 from transactions.statement_json import as_json
 from transactions.statement_pdf import as_pdf
 from transactions.statements import Statement, statement_of
+from transactions.throttling import StatementPDFRateLimit
 from users.authentication import caller_of
 from wallet.models import Wallet
 from wallet.queries import wallet_of
@@ -92,7 +93,8 @@ class WalletLedgerViewSet(GenericViewSet[Wallet]):
         description=(
             "`available` is `balance` less what holds reserve; `as_of` is the time. With `at`, as "
             "it was at that moment, inclusive: what was completed at `at` counts. The answer for a "
-            "moment never changes. A moment in the future, or before the wallet existed, is 400."
+            "moment stays the same, as long as the database's clock runs forward. A moment in the "
+            "future, or before the wallet existed, is 400."
         ),
         parameters=[AT],
         responses={200: WalletBalanceSerializer, **problems(400, 401)},
@@ -112,15 +114,15 @@ class WalletLedgerViewSet(GenericViewSet[Wallet]):
             "The days [`from`, `to`) of the calendar of `tz`, oldest line first. The opening "
             "balance and the lines add up to the closing balance: that is checked while the "
             "statement is written, and one that does not add up breaks off. JSON and CSV take any "
-            "number of lines; a PDF takes up to 5,000, beyond that it is 400. `format` decides, "
-            "whatever `Accept` prefers."
+            "number of lines; a PDF takes up to 5,000, beyond that it is 400, and you may have ten "
+            "PDFs a minute. `format` decides, whatever `Accept` prefers."
         ),
         parameters=STATEMENT_PARAMETERS,
         responses={
             (200, "application/json"): StatementSerializer,
             (200, "text/csv"): OpenApiTypes.STR,
             (200, "application/pdf"): OpenApiTypes.BINARY,
-            **problems(400, 401),
+            **problems(400, 401, 429),
         },
     )
     @action(
@@ -128,6 +130,7 @@ class WalletLedgerViewSet(GenericViewSet[Wallet]):
         url_path="me/statement",
         renderer_classes=[JSONRenderer],
         content_negotiation_class=StatementNegotiation,
+        throttle_classes=[StatementPDFRateLimit],
     )
     def statement(self, request: Request) -> HttpResponseBase:
         asked = StatementQuerySerializer(data=request.query_params.dict())

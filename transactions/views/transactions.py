@@ -28,9 +28,9 @@ from transactions.serializers import (
     TransferRequestSerializer,
     money_answer_to,
 )
-from transactions.services import TransactionService
+from transactions.services import TransactionService, Transfer
+from transactions.views.currency import without_own_currency
 from users.authentication import caller_of
-from wallet.queries import wallet_of
 
 
 class EntryPagination(CursorPagination):
@@ -80,15 +80,11 @@ class TransactionViewSet(GenericViewSet[Any]):
     @action(detail=False, methods=["post"], throttle_classes=[TransferRateLimit])
     def transfer(self, request: Request) -> HttpResponseBase:
         caller = caller_of(request)
-        form = TransferRequestSerializer(
-            data=request.data, context={"default_currency": wallet_of(caller.pk).currency}
-        )
-        form.is_valid(raise_exception=True)
-        call = IdempotentCall.from_request(
-            request, form.validated_data, present=money_answer_to(caller.pk)
-        )
+        asked = TransferRequestSerializer.read(request.data)
+        [named] = without_own_currency(caller, [asked])
+        call = IdempotentCall.from_request(request, named, present=money_answer_to(caller.pk))
         return TransactionService.transfer_money(
-            sender=caller, transfer=form.to_transfer(), idempotency=call
+            sender=caller, transfer=Transfer(**asked), idempotency=call
         ).as_response()
 
     @extend_schema(
@@ -114,13 +110,10 @@ class TransactionViewSet(GenericViewSet[Any]):
     @action(detail=True, methods=["post"], throttle_classes=[TransferRateLimit])
     def refund(self, request: Request, pk: UUID) -> HttpResponseBase:
         caller = caller_of(request)
-        form = RefundRequestSerializer(data=request.data)
-        form.is_valid(raise_exception=True)
-        call = IdempotentCall.from_request(
-            request, form.validated_data, present=money_answer_to(caller.pk)
-        )
+        asked = RefundRequestSerializer.read(request.data)
+        call = IdempotentCall.from_request(request, asked, present=money_answer_to(caller.pk))
         return TransactionService.refund(
-            caller=caller, transaction_id=pk, **form.validated_data, idempotency=call
+            caller=caller, transaction_id=pk, **asked, idempotency=call
         ).as_response()
 
     @extend_schema(

@@ -21,6 +21,7 @@ from fintech_core import operations
 from fintech_core.idempotency import IdempotentCall
 from payments.models import PaymentIntent, WebhookEvent
 from payments.services import PaymentService
+from transactions import checkpoints
 from transactions.holds import Reservation
 from transactions.models import Transaction
 from transactions.services import TransactionService, Transfer
@@ -102,7 +103,18 @@ class Command(BaseCommand):
         _hold("captured", "alice@example.com", "75.00", "Rental car, reserved", take="60.00")
         _hold("active", "bob@example.com", "40.00", "Table for four, reserved")
         _refund("chiara@example.com", "4.20", "One coffee less")
+        self._take_checkpoint()
         self._say_who_is_there()
+
+    def _take_checkpoint(self) -> None:
+        """So that everyone has a proof at once; nothing is signed if nothing moved since the last.
+
+        A refusal is told and no more: the demo is there, and `make run` should start.
+        """
+        try:
+            checkpoints.take()
+        except (checkpoints.CheckpointInProgress, checkpoints.CheckpointRefused) as refusal:
+            self.stderr.write(f"No checkpoint was taken: {refusal}")
 
     def _say_who_is_there(self) -> None:
         self.stdout.write("Demo people (all with the password " + PASSWORD + "):")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from transactions import checkpoints
 
@@ -10,9 +10,16 @@ from transactions import checkpoints
 class Command(BaseCommand):
     help = "Sign a checkpoint of the ledger, if anything was posted since the last one."
 
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--rebuild-tree",
+            action="store_true",
+            help="After the stored tree was emptied: compute it from the leaves, and go on.",
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            made = checkpoints.take()
+            made = checkpoints.take(rebuild_tree=options["rebuild_tree"])
         except (checkpoints.CheckpointRefused, checkpoints.CheckpointInProgress) as exc:
             raise CommandError(str(exc)) from exc
         if made is None:

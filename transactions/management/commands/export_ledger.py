@@ -23,12 +23,23 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--output", required=True, type=Path, help="The file to write.")
         parser.add_argument("--wallet", type=UUID, help="Only what concerns this wallet.")
+        parser.add_argument(
+            "--checkpoint",
+            type=int,
+            action="append",
+            default=[],
+            metavar="NUMBER",
+            help="With --wallet: prove the wallet in this checkpoint, too, which somebody kept.",
+        )
         parser.add_argument("--no-progress", action="store_true", help="Show no progress bar.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         wallet_id, output = options["wallet"], options["output"]
+        proved_in = options["checkpoint"]
+        if proved_in and not wallet_id:
+            raise CommandError("--checkpoint goes with --wallet: the whole ledger has every leaf.")
         progress = tqdm(
-            export.lines(wallet_id),
+            export.lines(wallet_id, proved_in),
             total=None if wallet_id else export.line_count(),
             unit="line",
             unit_scale=True,
@@ -39,6 +50,8 @@ class Command(BaseCommand):
                 file.writelines(f"{line}\n" for line in progress)
         except Wallet.DoesNotExist as exc:
             raise CommandError("There is no such wallet.") from exc
+        except export.NotInCheckpoint as exc:
+            raise CommandError(str(exc)) from exc
         except CheckpointRefused as exc:
             raise CommandError(f"{exc} Run verify_ledger.") from exc
         except OSError as exc:

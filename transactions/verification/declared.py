@@ -1,0 +1,87 @@
+"""What the migrations made: functions and triggers, read from the SQL that the migrations run."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.operations import RunSQL
+
+# A statement of one of four kinds; whatever else a migration runs is passed over.
+_STATEMENT = re.compile(
+    r"CREATE (?:OR REPLACE )?FUNCTION (?P<function>\w+)\((?:(?!CREATE ).)*?"
+    r"AS \$\$(?P<body>.*?)\$\$"
+    r"|DROP FUNCTION (?P<no_function>\w+)"
+    r"|CREATE (?:CONSTRAINT )?TRIGGER (?P<trigger>\w+)\s+(?P<when>(?:BEFORE|AFTER)\s[\w\s,]+?)"
+    r"\s+ON (?P<table>\w+)(?P<how>.*?)EXECUTE FUNCTION (?P<calls>\w+)\("
+    r"|DROP TRIGGER (?P<no_trigger>\w+)",
+    re.DOTALL,
+)
+# PostgreSQL's bits of a trigger's type.
+_BITS = {"BEFORE": 2, "INSERT": 4, "DELETE": 8, "UPDATE": 16, "TRUNCATE": 32}
+_ROW = 1
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """Where it is, what it calls, when (`pg_trigger.tgtype`), and whether only on a condition."""
+
+    table: str
+    function: str
+    type: int
+    is_conditional: bool
+
+
+@dataclass(frozen=True)
+class Declared:
+    """By name, after the last migration. Of functions the body, where it is written as text."""
+
+    functions: dict[str, str]
+    triggers: dict[str, Trigger]
+
+
+@cache
+def declared() -> Declared:
+    found = Declared({}, {})
+    for sql in _statements():
+        for match in _STATEMENT.finditer(sql):
+            _apply(match, found)
+    return found
+
+
+def _apply(match: re.Match[str], found: Declared) -> None:
+    if name := match["function"]:
+        found.functions[name] = match["body"]
+    elif name := match["trigger"]:
+        found.triggers[name] = _trigger(match)
+    elif name := match["no_function"]:
+        found.functions.pop(name, None)
+    else:
+        found.triggers.pop(match["no_trigger"], None)
+
+
+def _trigger(match: re.Match[str]) -> Trigger:
+    words = re.findall(r"\w+", match["when"])
+    bits = sum(bit for word, bit in _BITS.items() if word in words)
+    row = _ROW if "FOR EACH ROW" in match["how"] else 0
+    return Trigger(match["table"], match["calls"], bits + row, "WHEN (" in match["how"])
+
+
+def _statements() -> Iterator[str]:
+    """In the order in which the migrations run them."""
+    loader = MigrationLoader(None)
+    seen = set()
+    for leaf in sorted(loader.graph.leaf_nodes()):
+        for key in loader.graph.forwards_plan(leaf):
+            if key not in seen:
+                seen.add(key)
+                for operation in loader.graph.nodes[key].operations:
+                    if isinstance(operation, RunSQL):
+                        yield from _texts(operation)
+
+
+def _texts(operation: RunSQL) -> Iterator[str]:
+    parts = [operation.sql] if isinstance(operation.sql, str) else operation.sql
+    for part in parts:
+        yield part if isinstance(part, str) else part[0]
