@@ -1,7 +1,7 @@
 # A newcomer types `make`. CI runs `make check`, nothing else.
 # Two worlds: containers, where a Docker engine runs; otherwise this machine itself (`make run`).
 .DEFAULT_GOAL := help
-.PHONY: help run test check setup build up down restart logs migrations migrate shell superuser \
+.PHONY: help run test check bench setup build up down restart logs migrations migrate shell superuser \
         seed verify clean format schema requirements venv
 
 SHELL := /bin/sh
@@ -50,6 +50,9 @@ check: venv ## Everything that CI runs: format, lint, types, imports, migrations
 	$(EMBEDDED) private $(PY) manage.py makemigrations --check --dry-run
 	$(EMBEDDED) deploy-check
 	$(EMBEDDED) test $(ARGS)
+
+bench: venv ## Measure against pgbench on durable servers; choose with ARGS="--cases A,B --rounds 3"
+	@exec $(PY) -m benchmarks $(ARGS)
 
 setup: ## First start with containers: .env with fresh secrets, build, start, superuser
 	@exec ./setup.sh
