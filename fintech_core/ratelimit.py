@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 from django.conf import settings
 from django.db import connection
 from django.http import HttpRequest
-from django_ratelimit.core import _get_window, _split_rate
+from django_ratelimit import core
+from django_ratelimit.core import _split_rate
 from django_redis import get_redis_connection
 from redis.exceptions import RedisError
 from rest_framework.request import Request
@@ -77,7 +78,7 @@ def seconds_to_wait(
     if not settings.RATELIMIT_ENABLE:
         return None
     limit, period = _split_rate(rate)
-    window_end = _get_window(value, period)
+    window_end = core._get_window(value, period)
     try:
         is_within = _counted_in_redis(f"{scope}|{rate}|{value}|{window_end}", amount, limit, period)
     except (RedisError, OSError):

@@ -209,7 +209,8 @@ def migrated(django_db_setup: None) -> None:
     """The database of this test run, whose address is in the environment."""
 
 
-def answers(url: str, seconds: float = 20) -> bool:
+def answers(url: str, seconds: float = 60) -> bool:
+    """Patient: a start takes seconds, and other tests may have both processors."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:

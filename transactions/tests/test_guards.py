@@ -100,8 +100,9 @@ def test_given_the_migrations_when_compared_then_verify_ledger_knows_each_key(ow
             "invariant 4: key transactions_hold(transaction_id): not unique",
         ),
         (
-            "ALTER ROLE {serving} SET session_replication_role = replica",
-            "ALTER ROLE {serving} RESET session_replication_role",
+            # In this database alone: a role is everybody's on the server.
+            "ALTER ROLE {serving} IN DATABASE {name} SET session_replication_role = replica",
+            "ALTER ROLE {serving} IN DATABASE {name} RESET session_replication_role",
             "invariant 2: role {serving}: its sessions run no triggers",
         ),
     ],
@@ -109,16 +110,16 @@ def test_given_the_migrations_when_compared_then_verify_ledger_knows_each_key(ow
 def test_given_a_guard_that_is_gone_when_verifying_then_it_is_named(
     owner, settings, loosen, mend, named
 ):
-    serving = settings.DATABASES["default"]["USER"]
+    serving, name = settings.DATABASES["default"]["USER"], settings.DATABASES["default"]["NAME"]
     assert breaches() == []
-    owner.execute(loosen.format(serving=serving))
+    owner.execute(loosen.format(serving=serving, name=name))
     connection.close()  # a role's settings are those of its next session
     try:
         found = [str(breach) for breach in breaches()]
     finally:
-        owner.execute(mend.format(serving=serving))
+        owner.execute(mend.format(serving=serving, name=name))
         connection.close()
-    assert named.format(serving=serving) in found
+    assert named.format(serving=serving, name=name) in found
     assert breaches() == []
 
 
