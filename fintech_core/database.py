@@ -83,11 +83,16 @@ def sent_together() -> Iterator[None]:
     What is left at the end goes then; after an exception it does not go at all, for the database
     transaction that this is in is lost.
     """
+    if _travelling.get() is not None:  # the outer one carries it, in its order
+        yield
+        return
     waiting: list[str] = []
 
     def carry(execute: Any, sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
         if not waiting:
             return execute(sql, params, many, context)
+        if many:
+            raise NotImplementedError("executemany does not travel with other statements")
         together = "; ".join([*waiting, _spelt_out(context["cursor"], sql, params)])
         waiting.clear()
         return execute(together, None, False, context)
@@ -109,11 +114,11 @@ def send_along(statement: str, **parameters: Any) -> None:
         execute(statement, **parameters)
         return
     with connection.cursor() as cursor:
-        waiting.append(_spelt_out(cursor, statement, parameters))
+        waiting.append(_spelt_out(cursor, statement, parameters or None))
 
 
 def _spelt_out(cursor: Any, sql: str, parameters: Any) -> str:
-    text: bytes = cursor.mogrify(sql, parameters or None)
+    text: bytes = cursor.mogrify(sql, parameters)
     return text.decode()
 
 
