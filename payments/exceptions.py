@@ -29,3 +29,11 @@ class NotFound(DomainError):
 
 class GatewayUnavailable(ServiceUnavailable):
     """The gateway did not answer. The intent stands; a retry with the same key goes on with it."""
+
+
+class GatewayRefused(Exception):
+    """The gateway will not do it, now or later; `failure_code` is its word for why."""
+
+    def __init__(self, failure_code: str) -> None:
+        self.failure_code = failure_code
+        super().__init__(failure_code)

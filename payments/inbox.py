@@ -29,11 +29,11 @@ from uuid_utils.compat import uuid7
 from fintech_core.database import retry_on_conflict
 from fintech_core.exceptions import DomainError
 from fintech_core.logs import scrub
-from payments import gateways
+from payments import effects, gateways
+from payments.effects import Disagreement
 from payments.exceptions import NotFound
-from payments.gateways.base import GatewayEvent, Outcome
+from payments.gateways.base import GatewayEvent
 from payments.models import PaymentIntent, WebhookAttempt, WebhookEvent
-from transactions.services import TransactionService
 from users.models import User
 
 logger = logging.getLogger(__name__)
@@ -52,20 +52,6 @@ BATCHES_MAX = 100
 # An event can be older than what it is about: the gateway's answer with the reference may still be
 # on its way to us, or our process died with it and the client resumes the call.
 ORPHAN_AGE_MAX = timedelta(days=7)
-
-_OPEN = (PaymentIntent.Status.REQUIRES_PAYMENT, PaymentIntent.Status.PROCESSING)
-# From which statuses an outcome leads on. From all others it changes nothing: it came late.
-_MOVES: dict[Outcome, tuple[str, ...]] = {
-    Outcome.PROCESSING: (PaymentIntent.Status.REQUIRES_PAYMENT,),
-    Outcome.FAILED: _OPEN,
-    Outcome.CANCELED: _OPEN,
-    # Money that did arrive is never lost, however late the news.
-    Outcome.SUCCEEDED: tuple(s for s in PaymentIntent.Status if s != "succeeded"),
-}
-
-
-class Disagreement(Exception):
-    """The event must not have its effect; the message tells staff why."""
 
 
 @dataclass(frozen=True)
@@ -229,19 +215,13 @@ def _effect_or_refusal(event: WebhookEvent) -> Result:
 
 
 def _apply(event: WebhookEvent) -> Result:
-    """Bring the event's intent to where the event says it is. Raises Disagreement, DomainError."""
-    told = _read(event)
-    if told.outcome is None:
-        # Named all the same: an event with an intent is no orphan, and not received again.
-        event.intent = _intents_named(told).filter(gateway=event.gateway).first()
+    """Bring what the event is about to where it says. Raises Disagreement and DomainError."""
+    said = _read(event).statement
+    if said is None:
         return Result(WebhookAttempt.Outcome.IGNORED, "A type that has no meaning here.")
-    intent = _lock_intent(told, event.gateway)
-    if intent is None:
-        return Result(WebhookAttempt.Outcome.IGNORED, "No intent has this reference.")
-    event.intent = intent  # staff see it beside a refusal, too
-    _require_agreement(intent, told)
-    if intent.status in _MOVES[told.outcome]:
-        _move(intent, told.outcome)
+    event.intent = effects.named(said, event.gateway)  # staff see it beside a refusal, too
+    if effects.apply(said, event.gateway) is None:
+        return Result(WebhookAttempt.Outcome.IGNORED, "Nothing of ours has this reference.")
     return Result(WebhookAttempt.Outcome.PROCESSED)
 
 
@@ -251,41 +231,6 @@ def _read(event: WebhookEvent) -> GatewayEvent:
     except NotFound as exc:
         raise Disagreement("The gateway is not configured any more.") from exc
     return gateway.parse(headers=event.headers, body=bytes(event.body))
-
-
-def _intents_named(told: GatewayEvent) -> QuerySet[PaymentIntent]:
-    return PaymentIntent.objects.filter(gateway_reference=told.gateway_reference)
-
-
-def _lock_intent(told: GatewayEvent, gateway: str) -> PaymentIntent | None:
-    """The intent that the event names, locked. Raises Disagreement if another gateway has it."""
-    same_reference = _intents_named(told)
-    intent = same_reference.select_for_update(no_key=True).filter(gateway=gateway).first()
-    if intent is None and (other := same_reference.first()):
-        raise Disagreement(f"The reference is that of an intent of the {other.gateway} gateway.")
-    return intent
-
-
-def _require_agreement(intent: PaymentIntent, told: GatewayEvent) -> None:
-    if (told.amount, told.currency) != (intent.amount, intent.currency):
-        raise Disagreement(
-            f"The event says {told.amount} {told.currency}, the intent {intent.amount}"
-            f" {intent.currency}."
-        )
-
-
-def _move(intent: PaymentIntent, outcome: Outcome) -> None:
-    if outcome == Outcome.SUCCEEDED:
-        intent.transaction = TransactionService.add_money(
-            wallet_id=intent.wallet_id,
-            amount=intent.amount,
-            currency=intent.currency,
-            effect_key=f"payment_intent:{intent.pk}",
-            description=f"Top-up through {intent.gateway}",
-            metadata={"payment_intent_id": str(intent.pk)},
-        )
-    intent.status = PaymentIntent.Status(outcome)
-    intent.save(update_fields=["status", "transaction", "updated_at"])
 
 
 def _finish(attempt: WebhookAttempt, result: Result) -> WebhookAttempt.Outcome:

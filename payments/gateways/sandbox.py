@@ -29,12 +29,20 @@ from payments.gateways.base import (
     GatewayEvent,
     NewIntent,
     Outcome,
+    Statement,
+    Subject,
 )
 
 ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
 
-_OUTCOMES = {f"payment_intent.{outcome}": outcome for outcome in Outcome}
-_PAYOUTS = {"payout.paid", "payout.failed"}
+_MEANINGS = {
+    f"{subject}.{outcome}": (subject, outcome)
+    for subject, outcomes in {
+        Subject.INTENT: (Outcome.PROCESSING, Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELED),
+        Subject.PAYOUT: (Outcome.PAID, Outcome.FAILED),
+    }.items()
+    for outcome in outcomes
+}
 
 _EPOCH_SECONDS = re.compile(r"[0-9]{1,12}", re.ASCII)
 _PRINTABLE = re.compile(r"[!-~]+", re.ASCII)
@@ -77,21 +85,22 @@ class SandboxGateway:
         event_id = _event_id(headers.get(ID))
         members = _members(body)
         kind = _text(members.get("type"), EVENT_TYPE_MAX, "type")
-        if kind not in _OUTCOMES and kind not in _PAYOUTS:
+        if kind not in _MEANINGS:
             return GatewayEvent(event_id=event_id, type=kind)
         facts = members.get("data")
         if not isinstance(facts, dict):
             raise MalformedEvent("`data` must be an object.")
-        return GatewayEvent(
-            event_id=event_id,
-            type=kind,
-            outcome=_OUTCOMES.get(kind),
+        subject, outcome = _MEANINGS[kind]
+        said = Statement(
+            subject=subject,
+            outcome=outcome,
             gateway_reference=_text(
                 facts.get("gateway_reference"), REFERENCE_MAX, "data.gateway_reference"
             ),
             amount=_amount(facts.get("amount")),
             currency=_currency(facts.get("currency")),
         )
+        return GatewayEvent(event_id=event_id, type=kind, statement=said)
 
     def signed_event(
         self, *, outcome: Outcome, gateway_reference: str, amount: Decimal, currency: str

@@ -9,7 +9,14 @@ from decimal import Decimal
 from typing import ClassVar, Self
 
 from payments.exceptions import InvalidSignature
-from payments.gateways.base import CreatedIntent, GatewayEvent, NewIntent, Outcome
+from payments.gateways.base import (
+    CreatedIntent,
+    GatewayEvent,
+    NewIntent,
+    Outcome,
+    Statement,
+    Subject,
+)
 
 KEY = b"a key for tests only"
 WORDS = {"charge.ok": Outcome.SUCCEEDED, "charge.declined": Outcome.FAILED}
@@ -36,11 +43,12 @@ class OtherGateway:
 
     def parse(self, *, headers: Mapping[str, str], body: bytes) -> GatewayEvent:
         told = json.loads(body)
-        return GatewayEvent(
-            event_id=told["id"],
-            type=told["kind"],
-            outcome=WORDS.get(told["kind"]),
+        outcome = WORDS.get(told["kind"])
+        said = outcome and Statement(
+            subject=Subject.INTENT,
+            outcome=outcome,
             gateway_reference=told["charge"],
             amount=Decimal(told["cents"]) / 100,
             currency=told["currency"].upper(),
         )
+        return GatewayEvent(event_id=told["id"], type=told["kind"], statement=said)

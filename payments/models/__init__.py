@@ -1,0 +1,6 @@
+"""What customers order through a gateway, and what gateways tell us. One file for each."""
+
+from payments.models.event import WebhookAttempt, WebhookEvent
+from payments.models.intent import PaymentIntent
+
+__all__ = ["PaymentIntent", "WebhookAttempt", "WebhookEvent"]
