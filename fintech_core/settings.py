@@ -182,6 +182,11 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": 15},
     },
     "expire-payment-intents": {"task": "payments.expire_payment_intents", "schedule": 60.0},
+    "poll-gateways": {
+        "task": "payments.poll_gateways",
+        "schedule": 60.0,
+        "options": {"expires": 60},
+    },
     "cleanup-old-webhook-events": {
         "task": "payments.cleanup_old_webhook_events",
         "schedule": timedelta(hours=1),
@@ -362,6 +367,9 @@ PAYMENT_GATEWAYS = {"sandbox": "payments.gateways.sandbox.SandboxGateway"}
 PAYMENT_INTENT_LIFETIME = timedelta(hours=24)
 WEBHOOK_MAX_ATTEMPTS = 8
 WEBHOOK_ALLOW_PRIVATE_TARGETS = env.flag("WEBHOOK_ALLOW_PRIVATE_TARGETS", default=False)
+# How long gateways deliver an event again and again (Stripe: up to three days); a system check sees
+# to it that payloads are kept for longer.
+WEBHOOK_RETRY_HORIZON = timedelta(days=7)
 WEBHOOK_RETENTION = timedelta(days=90)
 
 # --- Files, mail, language ---------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 An event is stored with its raw bytes and answered; a worker handles it. Each try is counted and
 committed before it begins, and what it does is one database transaction: event and effect together
-or neither. Rows are locked in this order: event, intent, wallet. The queue is only a hint: whatever
+or neither. Rows are locked in this order: event, order, wallet. The queue is only a hint: whatever
 it loses, the sweeper finds, for `next_attempt_at` in PostgreSQL says what is due.
 """
 
@@ -33,7 +33,7 @@ from payments import effects, gateways
 from payments.effects import Disagreement
 from payments.exceptions import NotFound
 from payments.gateways.base import GatewayEvent
-from payments.models import PaymentIntent, WebhookAttempt, WebhookEvent
+from payments.models import WebhookAttempt, WebhookEvent
 from users.models import User
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ BATCHES_MAX = 100
 # An event can be older than what it is about: the gateway's answer with the reference may still be
 # on its way to us, or our process died with it and the client resumes the call.
 ORPHAN_AGE_MAX = timedelta(days=7)
+_SUBJECTS = tuple(effects.EVENT_FIELDS.values())
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,8 @@ def _apply(event: WebhookEvent) -> Result:
     said = _read(event).statement
     if said is None:
         return Result(WebhookAttempt.Outcome.IGNORED, "A type that has no meaning here.")
-    event.intent = effects.named(said, event.gateway)  # staff see it beside a refusal, too
+    if field := effects.EVENT_FIELDS.get(said.subject):  # staff see it beside a refusal, too
+        setattr(event, field, effects.named(said, event.gateway))
     if effects.apply(said, event.gateway) is None:
         return Result(WebhookAttempt.Outcome.IGNORED, "Nothing of ours has this reference.")
     return Result(WebhookAttempt.Outcome.PROCESSED)
@@ -259,7 +261,9 @@ def _close(event: WebhookEvent, result: Result) -> None:
     event.next_attempt_at = None
     event.processed_at = Now()
     event.last_error = result.error
-    event.save(update_fields=["status", "next_attempt_at", "processed_at", "last_error", "intent"])
+    event.save(
+        update_fields=["status", "next_attempt_at", "processed_at", "last_error", *_SUBJECTS]
+    )
 
 
 def _park(event: WebhookEvent, reason: str) -> None:
@@ -267,7 +271,7 @@ def _park(event: WebhookEvent, reason: str) -> None:
     event.status = WebhookEvent.Status.PARKED
     event.next_attempt_at = None
     event.last_error = reason
-    event.save(update_fields=["status", "next_attempt_at", "last_error", "intent"])
+    event.save(update_fields=["status", "next_attempt_at", "last_error", *_SUBJECTS])
     logger.error("webhook event parked", extra={"webhook_event": str(event.pk), "reason": reason})
 
 
@@ -287,14 +291,19 @@ def process_due(*, seconds_max: float) -> int:
     return tried
 
 
-@transaction.atomic
 def adopt_orphans() -> int:
-    """Receive again the ignored events whose intent has got its reference since."""
-    intents = PaymentIntent.objects.filter(
+    """Receive again the ignored events whose order has got its reference since."""
+    return sum(_adopt_orphans_about(field) for field in _SUBJECTS)
+
+
+@transaction.atomic
+def _adopt_orphans_about(field: str) -> int:
+    # One kind of order at a time: of two alternatives PostgreSQL would read both tables.
+    orders = WebhookEvent._meta.get_field(field).related_model._default_manager.filter(
         gateway=OuterRef("gateway"), gateway_reference=OuterRef("gateway_reference")
     )
     orphans = WebhookEvent.objects.filter(
-        Exists(intents),
+        Exists(orders),
         status=WebhookEvent.Status.IGNORED,
         intent__isnull=True,
         gateway_reference__isnull=False,

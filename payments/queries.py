@@ -1,11 +1,11 @@
-"""Reading intents and events."""
+"""Reading intents, payouts and events."""
 
 from uuid import UUID
 
 from django.db.models import QuerySet
 
 from payments.exceptions import NotFound
-from payments.models import PaymentIntent, WebhookEvent
+from payments.models import PaymentIntent, Payout, WebhookEvent
 
 
 def intents_of(user_id: UUID) -> QuerySet[PaymentIntent]:
@@ -19,6 +19,11 @@ def intent_of(user_id: UUID, intent_id: UUID) -> PaymentIntent:
     if intent is None:
         raise NotFound
     return intent
+
+
+def payouts_of(user_id: UUID) -> QuerySet[Payout]:
+    """The user's own payouts."""
+    return Payout.objects.filter(user_id=user_id)
 
 
 def webhook_events() -> QuerySet[WebhookEvent]:

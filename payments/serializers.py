@@ -8,11 +8,16 @@ from fintech_core.money import AmountField, CurrencyField
 from fintech_core.serializers import StrictSerializer
 from payments import gateways
 from payments.gateways.base import Outcome
-from payments.models import PaymentIntent, WebhookEvent
+from payments.iban import IBANInvalid, parse_iban
+from payments.models import PaymentIntent, Payout, WebhookEvent
+from payments.payouts import Destination, NewOrder
 from users.models import User
 
+BANK_ACCOUNT = "bank_account"
+NAME_LENGTH = 140  # ISO 20022: Max140Text
 
-class CreatePaymentIntentSerializer(StrictSerializer):
+
+class OrderSerializer(StrictSerializer):
     """Checks shape, and fills in the wallet's currency and the default gateway, so that a request
     that names them and one that does not are the same request. Needs `user` in its context."""
 
@@ -31,6 +36,10 @@ class CreatePaymentIntentSerializer(StrictSerializer):
                 {"gateway": ["This gateway is not available."]}, code="invalid_choice"
             )
         return attrs
+
+
+class CreatePaymentIntentSerializer(OrderSerializer):
+    """A top-up."""
 
 
 class PaymentIntentSerializer(serializers.ModelSerializer[PaymentIntent]):
@@ -57,6 +66,92 @@ class PaymentIntentSerializer(serializers.ModelSerializer[PaymentIntent]):
         read_only_fields = fields
 
 
+class IBANField(serializers.CharField):
+    """An ISO 13616 account number, in either case, with or without spaces."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_length=64, **options)
+
+    def to_internal_value(self, data: Any) -> str:
+        text: str = super().to_internal_value(data)
+        try:
+            return parse_iban(text)
+        except IBANInvalid as refusal:
+            # Without the number: it is nobody's business but the bank's.
+            raise serializers.ValidationError(str(refusal), code="invalid") from None
+
+
+class DestinationSerializer(StrictSerializer):
+    type = serializers.ChoiceField(choices=[BANK_ACCOUNT])
+    iban = IBANField()
+    name = serializers.CharField(max_length=NAME_LENGTH, help_text="Whose account it is.")
+
+    def validate_name(self, name: str) -> str:
+        if not name.isprintable():
+            raise serializers.ValidationError("This is no name.", code="invalid")
+        return name
+
+
+class CreatePayoutSerializer(OrderSerializer):
+    """A payout. `order` is what the service takes, `asked` what identifies the request: without the
+    account number, which goes nowhere but into the payout."""
+
+    destination = DestinationSerializer()
+
+    @property
+    def order(self) -> NewOrder:
+        given = self.validated_data
+        destination = given["destination"]
+        return NewOrder(
+            amount=given["amount"],
+            currency=given["currency"],
+            gateway=given["gateway"],
+            destination=Destination(iban=destination["iban"], name=destination["name"]),
+        )
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        return {**self.validated_data, "destination": self.order.destination.fingerprint}
+
+
+class MaskedDestinationSerializer(serializers.Serializer[Payout]):
+    """Enough of an account to recognise it."""
+
+    type = serializers.SerializerMethodField()
+    iban = serializers.CharField(source="masked_iban")
+    name = serializers.CharField(source="holder")
+
+    def get_type(self, payout: Payout) -> str:
+        return BANK_ACCOUNT
+
+
+class PayoutSerializer(serializers.ModelSerializer[Payout]):
+    """A payout, as its owner sees it. `reversal_id` names what brought the money back."""
+
+    amount = AmountField(read_only=True)
+    destination = MaskedDestinationSerializer(source="*", read_only=True)
+    transaction_id = serializers.UUIDField(read_only=True)
+    reversal_id = serializers.UUIDField(read_only=True, allow_null=True)
+
+    class Meta:
+        model = Payout
+        fields = (
+            "id",
+            "status",
+            "amount",
+            "currency",
+            "gateway",
+            "gateway_reference",
+            "destination",
+            "failure_code",
+            "transaction_id",
+            "reversal_id",
+            "created_at",
+            "completed_at",
+        )
+        read_only_fields = fields
+
+
 class SimulatePaymentSerializer(StrictSerializer):
     outcome = serializers.ChoiceField(choices=[Outcome.SUCCEEDED.value, Outcome.FAILED.value])
 
@@ -69,6 +164,7 @@ class WebhookEventSerializer(serializers.ModelSerializer[WebhookEvent]):
     """A stored event, for staff. Its payload is shown in the admin alone."""
 
     intent_id = serializers.UUIDField(read_only=True, allow_null=True)
+    payout_id = serializers.UUIDField(read_only=True, allow_null=True)
 
     class Meta:
         model = WebhookEvent
@@ -83,6 +179,7 @@ class WebhookEventSerializer(serializers.ModelSerializer[WebhookEvent]):
             "next_attempt_at",
             "last_error",
             "intent_id",
+            "payout_id",
             "received_at",
             "processed_at",
         )

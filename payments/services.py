@@ -1,4 +1,4 @@
-"""`PaymentService`: the only door to intents and to the inbox of gateway events."""
+"""`PaymentService`: the only door to intents, payouts and the inbox of gateway events."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -11,11 +11,11 @@ from django.db.models.functions import Now
 
 from fintech_core.exceptions import InvalidState
 from fintech_core.idempotency import Answer, IdempotentCall
-from payments import gateways, inbox, queries
+from payments import gateways, inbox, intents, payouts, polling, queries, suspense
 from payments.exceptions import GatewayUnavailable, NotFound
-from payments.gateways.base import CreatedIntent, Gateway, NewIntent, Outcome
+from payments.gateways.base import Gateway, Outcome
 from payments.gateways.sandbox import SandboxGateway
-from payments.models import PaymentIntent, WebhookAttempt
+from payments.models import PaymentIntent, Payout, SuspendedDeposit, WebhookAttempt
 from users.models import User
 from wallet import limits
 from wallet.exceptions import CurrencyMismatch, WalletFrozen
@@ -24,12 +24,13 @@ from wallet.models import Wallet
 logger = logging.getLogger(__name__)
 
 SWEEP_SECONDS_MAX = 12.0  # less than between two sweeps in CELERY_BEAT_SCHEDULE
+POLL_SECONDS_MAX = 45.0  # likewise
 EXPIRY_BATCH = 500
 EXPIRY_BATCHES_MAX = 100
 
 
 class PaymentService:
-    """Money comes in through here. No method holds a lock while a gateway is asked."""
+    """Money comes in and goes out through here. No method holds a lock while a gateway is asked."""
 
     @staticmethod
     def create_payment_intent(
@@ -48,11 +49,11 @@ class PaymentService:
         if isinstance(begun, Answer):
             return begun
         try:
-            created = _ask_gateway(PaymentIntent.objects.get(pk=begun))
+            created = intents.ask(PaymentIntent.objects.get(pk=begun))
         except GatewayUnavailable:
             idempotency.release()
             raise
-        return idempotency.finish(lambda: _attach(begun, created))
+        return idempotency.finish(lambda: intents.attach(begun, created))
 
     @staticmethod
     @transaction.atomic
@@ -68,6 +69,53 @@ class PaymentService:
         intent.status = PaymentIntent.Status.CANCELED
         intent.save(update_fields=["status", "updated_at"])
         return intent
+
+    @staticmethod
+    def create_payout(
+        *, user: User, order: payouts.NewOrder, idempotency: IdempotentCall
+    ) -> Answer:
+        """Send money of the user's wallet to a bank account, once per idempotency key.
+
+        Payout and withdrawal are committed first, then the gateway is asked with a key derived from
+        the payout, then its answer is stored: a retry after a crash goes on with the same payout,
+        and so does the poller. The first that applies is raised, or, with status 422, remembered:
+        KYCRequired, CurrencyMismatch, WalletFrozen, InsufficientFunds, LimitExceeded. Raises
+        NotFound for a gateway that is not there and GatewayUnavailable for one that does not
+        answer; the money has left the wallet then. One that refuses gives it back at once: the
+        answer is a payout that has failed.
+        """
+        return payouts.create(user, order, idempotency)
+
+    @staticmethod
+    def name_payout_reference(*, payout_id: UUID, by: User, reference: str) -> Payout:
+        """Staff found at the gateway what a payout is called there; it is asked about from now on.
+
+        For a payout that got no reference for so long that asking again might pay it twice. Raises
+        PermissionDenied without `payments.settle_payout`, NotFound and InvalidState.
+        """
+        return payouts.name_reference(payout_id, by=by, reference=reference)
+
+    @staticmethod
+    def give_up_payout(*, payout_id: UUID, by: User) -> Payout:
+        """Staff made sure that the gateway never had a payout: it fails, the money comes back.
+
+        Raises as `name_payout_reference` does.
+        """
+        return payouts.give_up(payout_id, by=by)
+
+    @staticmethod
+    def resolve_suspense(*, suspended_id: UUID, by: User, note: str) -> SuspendedDeposit:
+        """Staff say what became of money that came for a closed wallet; once, and for good.
+
+        Raises PermissionDenied without `payments.resolve_suspense`, NotOnOneself, NotFound,
+        InvalidState once it is resolved, and ValidationError for an empty note.
+        """
+        return suspense.resolve(suspended_id, by=by, note=note)
+
+    @staticmethod
+    def poll_gateways() -> int:
+        """Ask about orders that stay open for too long; how many. Safe to run at once."""
+        return polling.poll_due(seconds_max=POLL_SECONDS_MAX)
 
     @staticmethod
     def verify_webhook_signature(
@@ -180,31 +228,8 @@ def _new_intent(user: User, amount: Decimal, currency: str, gateway: str) -> Pay
         currency=currency,
         gateway=gateway,
         expires_at=Now() + settings.PAYMENT_INTENT_LIFETIME,
+        next_poll_at=Now() + intents.FIRST_POLL_AFTER,
     )
-
-
-def _ask_gateway(intent: PaymentIntent) -> CreatedIntent:
-    return gateways.gateway_named(intent.gateway).create(
-        NewIntent(
-            id=intent.pk,
-            amount=intent.amount,
-            currency=intent.currency,
-            idempotency_key=f"payment_intent:{intent.pk}",
-        )
-    )
-
-
-def _attach(intent_id: UUID, created: CreatedIntent) -> PaymentIntent:
-    """Store what the gateway answered. It answers the same to the same key, so once is enough."""
-    intent = PaymentIntent.objects.select_for_update(no_key=True).get(pk=intent_id)
-    if intent.gateway_reference is None:
-        intent.gateway_reference = created.gateway_reference
-        intent.client_secret = created.client_secret
-        intent.checkout_url = created.checkout_url
-        intent.save(
-            update_fields=["gateway_reference", "client_secret", "checkout_url", "updated_at"]
-        )
-    return intent
 
 
 def _signature_headers(adapter: Gateway, headers: Mapping[str, str]) -> dict[str, str]:

@@ -28,3 +28,9 @@ def expire_payment_intents(**_newer: object) -> None:
 @shared_task(name="payments.cleanup_old_webhook_events")
 def cleanup_old_webhook_events(**_newer: object) -> None:
     PaymentService.cleanup_old_webhook_events()
+
+
+@shared_task(name="payments.poll_gateways")
+def poll_gateways(**_newer: object) -> None:
+    """Events get lost; this finds out what they would have said."""
+    PaymentService.poll_gateways()

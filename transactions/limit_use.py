@@ -1,8 +1,9 @@
 """Use of limits: how much somebody may still send or reserve, decided under their wallet's lock.
 
-Transfers count when they are made, holds when the money is reserved. What a hold releases, or a
-refund returns, is not given back to the limits: they err on the strict side. A capture was counted
-as its hold; neither refunds nor adjustments count.
+Transfers and withdrawals count when they are made, holds when the money is reserved. What a hold
+releases, a refund returns, or a failed withdrawal brings back, is not given back to the limits:
+they err on the strict side. A capture was counted as its hold; neither refunds nor adjustments
+count.
 """
 
 from dataclasses import asdict, dataclass

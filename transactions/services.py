@@ -12,19 +12,20 @@ from django.db import transaction
 
 from fintech_core.database import retry_on_conflict
 from fintech_core.idempotency import Answer, IdempotentCall
-from transactions import adjustments, batches, holds, refunds, transfers
+from transactions import adjustments, batches, holds, refunds, transfers, withdrawals
 from transactions.adjustments import Proposal
 from transactions.batches import Batch
 from transactions.holds import Reservation
 from transactions.models import Account, Adjustment, Hold, Transaction
 from transactions.posting import Posting, post
 from transactions.transfers import Transfer
+from transactions.withdrawals import Withdrawal
 from users.models import User
 from wallet.exceptions import CurrencyMismatch, WalletClosed
 from wallet.locking import lock_wallets
 from wallet.models import Wallet
 
-__all__ = ["Batch", "Proposal", "Reservation", "TransactionService", "Transfer"]
+__all__ = ["Batch", "Proposal", "Reservation", "TransactionService", "Transfer", "Withdrawal"]
 
 EXPIRY_SECONDS_MAX = 12.0  # less than between two runs in CELERY_BEAT_SCHEDULE
 
@@ -154,6 +155,62 @@ class TransactionService:
                 effect_key=effect_key,
             )
         )
+
+    @staticmethod
+    @transaction.atomic
+    def suspend_money(
+        *,
+        amount: Decimal,
+        currency: str,
+        effect_key: str,
+        description: str = "",
+        metadata: Mapping[str, str] | None = None,
+    ) -> Transaction:
+        """Book money that arrived for a closed wallet to `suspense`; `effect_key` as `add_money`.
+
+        The caller holds the lock of what the money was for, and keeps a record for staff.
+        """
+        return post(
+            Posting(
+                kind=Transaction.Type.DEPOSIT,
+                debit=Account.GATEWAY_CLEARING,
+                credit=Account.SUSPENSE,
+                amount=amount,
+                currency=currency,
+                description=description,
+                metadata=metadata,
+                effect_key=effect_key,
+            )
+        )
+
+    @staticmethod
+    @transaction.atomic
+    def withdraw(*, owner: User, withdrawal: Withdrawal) -> Transaction:
+        """Take money out of the owner's wallet to `payout_clearing`, where it waits (`pending`).
+
+        Counted against the limits like a transfer. Raises, in this order, KYCRequired,
+        CurrencyMismatch, WalletFrozen, InsufficientFunds and LimitExceeded. Once per key is the
+        caller's concern; a second withdrawal with the same `effect_key` is an IntegrityError.
+        """
+        return withdrawals.withdraw(owner, withdrawal)
+
+    @staticmethod
+    @transaction.atomic
+    def complete_withdrawal(*, withdrawal_id: UUID) -> Transaction:
+        """The money has left for good. Raises InvalidState unless it was pending."""
+        return withdrawals.complete(withdrawal_id)
+
+    @staticmethod
+    @transaction.atomic
+    def fail_withdrawal(
+        *, withdrawal_id: UUID, wallet_id: UUID, description: str = ""
+    ) -> Transaction:
+        """Bring the money of a withdrawal back to its wallet; the reversal that did it.
+
+        A frozen wallet is credited, too; limits are not given back. Raises InvalidState unless the
+        withdrawal was pending.
+        """
+        return withdrawals.fail(withdrawal_id, wallet_id, description)
 
     @staticmethod
     @transaction.atomic

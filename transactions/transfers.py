@@ -113,8 +113,13 @@ def require_payable(source: Wallet, target: Wallet, asked: Transfer, allowance: 
     require_recipient(target)
     if not (asked.currency or source.currency) == source.currency == target.currency:
         raise CurrencyMismatch
+    require_spendable(source, asked.amount, allowance)
+
+
+def require_spendable(source: Wallet, amount: Decimal, allowance: Allowance) -> None:
+    """Raises WalletFrozen, InsufficientFunds and LimitExceeded, in that order."""
     if source.status != Wallet.Status.ACTIVE:
         raise WalletFrozen
-    if source.available < asked.amount:
+    if source.available < amount:
         raise InsufficientFunds
-    allowance.require(asked.amount)
+    allowance.require(amount)

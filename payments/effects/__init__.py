@@ -1,27 +1,46 @@
 """What a gateway's statement does to our books, whether an event brought it or a question did.
 
-One module for each subject. Call `apply` inside a database transaction.
+One module for each subject, named in the tables below. Call `apply` inside a database transaction;
+it locks what the gateway speaks of, then its wallet.
 """
 
-from payments.effects import intents
+from collections.abc import Callable
+from typing import Any
+
+from django.db.models import QuerySet
+
+from payments.effects import intents, payouts
 from payments.effects.disagreement import Disagreement
 from payments.gateways.base import Statement, Subject
-from payments.models import PaymentIntent
+from payments.models import PaymentIntent, Payout
 
-__all__ = ["Disagreement", "apply", "named"]
+__all__ = ["EVENT_FIELDS", "Disagreement", "Order", "apply", "named"]
+
+Order = PaymentIntent | Payout
+
+_APPLY: dict[Subject, Callable[[Statement, str], Order | None]] = {
+    Subject.INTENT: intents.apply,
+    Subject.PAYOUT: payouts.apply,
+}
+_NAMED: dict[Subject, Callable[[Statement], QuerySet[Any]]] = {
+    Subject.INTENT: intents.named,
+    Subject.PAYOUT: payouts.named,
+}
+# Where a stored event keeps what it is about.
+EVENT_FIELDS = {Subject.INTENT: "intent", Subject.PAYOUT: "payout"}
 
 
-def apply(said: Statement, gateway: str) -> PaymentIntent | None:
+def apply(said: Statement, gateway: str) -> Order | None:
     """Bring what the gateway speaks of to where it says that it is; None: it is nothing of ours.
 
     Raises Disagreement if the gateway and we do not mean the same, and DomainError if our books
     refuse.
     """
-    if said.subject != Subject.INTENT:
-        return None
-    return intents.apply(said, gateway)
+    effect = _APPLY.get(said.subject)
+    return effect(said, gateway) if effect else None
 
 
-def named(said: Statement, gateway: str) -> PaymentIntent | None:
+def named(said: Statement, gateway: str) -> Order | None:
     """What the gateway speaks of, without a lock, for staff to see."""
-    return intents.named(said).filter(gateway=gateway).first()
+    find = _NAMED.get(said.subject)
+    return find(said).filter(gateway=gateway).first() if find else None

@@ -1,11 +1,17 @@
 """What a gateway says of a payment intent, and the credit that follows from it."""
 
+import logging
+
 from django.db.models import QuerySet
 
-from payments.effects.disagreement import Disagreement
+from payments.effects.disagreement import lock_same, require_same_money
 from payments.gateways.base import Outcome, Statement
-from payments.models import PaymentIntent
+from payments.models import PaymentIntent, SuspendedDeposit
+from transactions.models import Transaction
 from transactions.services import TransactionService
+from wallet.exceptions import WalletClosed
+
+logger = logging.getLogger(__name__)
 
 _OPEN = (PaymentIntent.Status.REQUIRES_PAYMENT, PaymentIntent.Status.PROCESSING)
 # From which statuses an outcome leads on. From all others it changes nothing: it came late.
@@ -20,11 +26,11 @@ _MOVES: dict[Outcome, tuple[str, ...]] = {
 
 def apply(said: Statement, gateway: str) -> PaymentIntent | None:
     """The intent, moved on as far as the statement leads; None: there is no such intent."""
-    intent = _lock(said, gateway)
+    intent = lock_same(named(said), gateway, "intent")
     if intent is None:
         return None
-    _require_agreement(intent, said)
-    if intent.status in _MOVES[said.outcome]:
+    require_same_money(intent, said, "intent")
+    if intent.status in _MOVES.get(said.outcome, ()):
         _move(intent, said.outcome)
     return intent
 
@@ -33,32 +39,31 @@ def named(said: Statement) -> QuerySet[PaymentIntent]:
     return PaymentIntent.objects.filter(gateway_reference=said.gateway_reference)
 
 
-def _lock(said: Statement, gateway: str) -> PaymentIntent | None:
-    """The intent that the event names, locked. Raises Disagreement if another gateway has it."""
-    same_reference = named(said)
-    intent = same_reference.select_for_update(no_key=True).filter(gateway=gateway).first()
-    if intent is None and (other := same_reference.first()):
-        raise Disagreement(f"The reference is that of an intent of the {other.gateway} gateway.")
-    return intent
-
-
-def _require_agreement(intent: PaymentIntent, said: Statement) -> None:
-    if (said.amount, said.currency) != (intent.amount, intent.currency):
-        raise Disagreement(
-            f"The event says {said.amount} {said.currency}, the intent {intent.amount}"
-            f" {intent.currency}."
-        )
-
-
 def _move(intent: PaymentIntent, outcome: Outcome) -> None:
+    changed = ["status", "transaction", "late_after", "updated_at"]
     if outcome == Outcome.SUCCEEDED:
-        intent.transaction = TransactionService.add_money(
-            wallet_id=intent.wallet_id,
-            amount=intent.amount,
-            currency=intent.currency,
-            effect_key=f"payment_intent:{intent.pk}",
-            description=f"Top-up through {intent.gateway}",
-            metadata={"payment_intent_id": str(intent.pk)},
-        )
+        intent.transaction = _credit(intent)
+        changed += intent.stop_polling()
+        if intent.status not in _OPEN:
+            intent.late_after = intent.status
+            logger.warning("payment came late", extra={"payment_intent": str(intent.pk)})
     intent.status = PaymentIntent.Status(outcome)
-    intent.save(update_fields=["status", "transaction", "updated_at"])
+    intent.save(update_fields=changed)
+
+
+def _credit(intent: PaymentIntent) -> Transaction:
+    """To the wallet; for a closed one, which takes nothing any more, to suspense."""
+    facts = {
+        "amount": intent.amount,
+        "currency": intent.currency,
+        "effect_key": f"payment_intent:{intent.pk}",
+        "description": f"Top-up through {intent.gateway}",
+        "metadata": {"payment_intent_id": str(intent.pk)},
+    }
+    try:
+        return TransactionService.add_money(wallet_id=intent.wallet_id, **facts)
+    except WalletClosed:
+        made = TransactionService.suspend_money(**facts)
+        SuspendedDeposit.objects.create(intent=intent, transaction=made)
+        logger.error("money in suspense", extra={"payment_intent": str(intent.pk)})
+        return made

@@ -2,5 +2,7 @@
 
 from payments.models.event import WebhookAttempt, WebhookEvent
 from payments.models.intent import PaymentIntent
+from payments.models.payout import Payout
+from payments.models.suspense import SuspendedDeposit
 
-__all__ = ["PaymentIntent", "WebhookAttempt", "WebhookEvent"]
+__all__ = ["PaymentIntent", "Payout", "SuspendedDeposit", "WebhookAttempt", "WebhookEvent"]

@@ -7,6 +7,7 @@ from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
 from payments.models.intent import PaymentIntent
+from payments.models.payout import Payout
 
 ATTEMPTS_MAX = 100  # the column's bound; settings.WEBHOOK_MAX_ATTEMPTS decides
 
@@ -26,7 +27,7 @@ class WebhookEvent(models.Model):
     class Status(models.TextChoices):
         RECEIVED = "received"
         PROCESSED = "processed"
-        IGNORED = "ignored"  # an unknown intent, or a type that means nothing here
+        IGNORED = "ignored"  # nothing of ours, or a type that means nothing here
         PARKED = "parked"  # staff must look: nothing was credited
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -43,6 +44,9 @@ class WebhookEvent(models.Model):
     last_error = models.CharField(max_length=500, blank=True)
     intent = models.ForeignKey(
         PaymentIntent, on_delete=models.PROTECT, null=True, related_name="webhook_events"
+    )
+    payout = models.ForeignKey(
+        Payout, on_delete=models.PROTECT, null=True, related_name="webhook_events"
     )
     # Who of the staff last asked for it to be processed again.
     requested_by = models.ForeignKey(
@@ -108,6 +112,11 @@ class WebhookEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.event_type} ({self.gateway} {self.event_id})"
+
+    @property
+    def subject(self) -> models.Model | None:
+        """What of ours it is about, whatever that is."""
+        return self.intent or self.payout
 
 
 class WebhookAttempt(models.Model):

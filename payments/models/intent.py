@@ -9,17 +9,19 @@ from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
 from fintech_core.money import AmountColumn, CurrencyColumn
+from payments.models.polled import Polled
 from transactions.models import Transaction
 from wallet.models import Wallet
 
 MAX = Decimal("1e13")  # NaN is above it: PostgreSQL sorts NaN after every number
 
 
-class PaymentIntent(models.Model):
+class PaymentIntent(Polled):
     """A customer's wish to put money into the wallet, and what became of it.
 
     Invariants
-    * It is credited at most once: `succeeded` if and only if it has its one `transaction`.
+    * It is credited at most once: `succeeded` if and only if it has its one `transaction`, which
+      credits its wallet, or, for a closed one, `suspense`.
     * `succeeded` is final; `failed`, `canceled` and `expired` give way only to it.
     * Who, how much, in which currency and through which gateway never change;
       `gateway_reference` is set once. It is never deleted.
@@ -53,6 +55,14 @@ class PaymentIntent(models.Model):
     transaction = models.OneToOneField(
         Transaction, on_delete=models.PROTECT, null=True, related_name="payment_intent"
     )
+    # What it was when its money came all the same; empty if it came in time.
+    late_after = models.CharField(
+        max_length=8,
+        blank=True,
+        db_default="",
+        editable=False,
+        choices=[(late, late.label) for late in (Status.FAILED, Status.CANCELED, Status.EXPIRED)],
+    )
     expires_at = models.DateTimeField()
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     updated_at = models.DateTimeField(auto_now=True, editable=False)
@@ -64,6 +74,19 @@ class PaymentIntent(models.Model):
                 name="payments_intent_open",
                 fields=["expires_at"],
                 condition=Q(status="requires_payment"),
+            ),
+            models.Index(
+                name="payments_intent_to_ask",
+                fields=["next_poll_at"],
+                condition=Q(next_poll_at__isnull=False),
+            ),
+            models.Index(
+                name="payments_intent_for_staff", fields=["-id"], condition=Q(needs_staff=True)
+            ),
+            models.Index(
+                name="payments_intent_late",
+                fields=["late_after", "-id"],
+                condition=~Q(late_after=""),
             ),
         ]
         constraints = [
@@ -97,6 +120,11 @@ class PaymentIntent(models.Model):
                 name="payments_paymentintent_succeeded_iff_credited",
                 condition=Q(status="succeeded", transaction__isnull=False)
                 | (~Q(status="succeeded") & Q(transaction__isnull=True)),
+            ),
+            models.CheckConstraint(
+                name="payments_paymentintent_late_means_succeeded",
+                condition=Q(late_after="")
+                | Q(late_after__in=["failed", "canceled", "expired"], status="succeeded"),
             ),
         ]
 

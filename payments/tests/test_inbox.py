@@ -6,7 +6,7 @@ import pytest
 from django.test import override_settings
 
 from payments import inbox
-from payments.models import PaymentIntent, WebhookAttempt, WebhookEvent
+from payments.models import PaymentIntent, SuspendedDeposit, WebhookAttempt, WebhookEvent
 from payments.services import PaymentService
 from payments.tests.factories import (
     PaymentIntentFactory,
@@ -165,12 +165,21 @@ class TestDisagreement:
         assert (event.status, other.status) == ("parked", "requires_payment")
         assert balance(intent.user) == 0
 
-    def test_given_a_closed_wallet_when_money_arrived_then_parked(self, intent):
+    def test_given_a_closed_wallet_when_money_arrived_then_it_lies_in_suspense(self, intent):
         close(intent.user)
         event = settle(intent)
-        assert (event.status, intent.status) == ("parked", "requires_payment")
-        assert "wallet_closed" in event.last_error
-        assert event.intent_id == intent.pk
+        assert (event.status, intent.status) == ("processed", "succeeded")
+        assert (balance(intent.user), credits_of(intent.user)) == (0, 0)
+        suspended = SuspendedDeposit.objects.get()
+        assert (suspended.intent, suspended.status) == (intent, "open")
+        assert suspended.transaction == intent.transaction
+        entries = suspended.transaction.entries.order_by("pk")
+        assert [(e.account, e.entry_type, e.amount) for e in entries] == [
+            ("gateway_clearing", "debit", intent.amount),
+            ("suspense", "credit", intent.amount),
+        ]
+        settle(intent)
+        assert SuspendedDeposit.objects.count() == 1
         assert breaches() == []
 
     @pytest.mark.parametrize("kind", ["succeeded", "customer.created", "payout.paid"])

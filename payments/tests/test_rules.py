@@ -239,12 +239,19 @@ class TestEvent:
 
 
 @pytest.mark.django_db(transaction=True, databases=["default", "owner"])
-def test_given_the_rules_when_migrated_back_and_forth_then_they_are_there_again():
+def test_given_the_rules_when_migrated_back_and_forth_then_they_are_there_again(owner):
+    count = "SELECT count(*) FROM pg_trigger WHERE tgname ~ '^payments_' OR tgname ~ 'withdrawal'"
+    owner.execute(count)
+    before = owner.fetchone()
     call_command("migrate", "payments", "0001", verbosity=0)
     try:
-        update(PaymentIntentFactory(), currency="EUR")
+        call_command("migrate", "transactions", "0013", verbosity=0)
+        owner.execute(count)
+        assert owner.fetchone() == (0,)
     finally:
-        call_command("migrate", "payments", verbosity=0)
+        call_command("migrate", verbosity=0)
+    owner.execute(count)
+    assert owner.fetchone() == before
     with refused_by("payments_paymentintent_is_frozen"):
         update(PaymentIntentFactory(), currency="EUR")
     assert Transaction.objects.count() == 0

@@ -36,6 +36,8 @@ class Transaction(models.Model):
     * It has at least two entries, and they balance in each currency when it commits.
     * Only `status` (forward), `completed_at` (with it) and `refunded_amount` (upward) ever change.
     * `completed_at` equals its entries' `created_at`, unless a gateway still has to settle it.
+    * A withdrawal begins pending; when it fails, its one reversal brings the money back at once.
+    * Only a deposit to `suspense` names no party: its money came for a wallet that takes none.
     * `effect_key` names what caused it outside a customer's request (`payment_intent:<id>`); two
       transactions cannot have the same cause.
     """
@@ -78,7 +80,20 @@ class Transaction(models.Model):
     posted_entries: "list[TransactionLedger]"  # of one that `posting` has just made
 
     class Meta:
+        indexes = [
+            # Few are pending at a time; a wallet is not closed while one of its owner's is.
+            models.Index(
+                name="transactions_pending",
+                fields=["from_user"],
+                condition=Q(status="pending"),
+            ),
+        ]
         constraints = [
+            models.UniqueConstraint(
+                name="transactions_transaction_undone_once",
+                fields=["parent"],
+                condition=Q(type="reversal"),
+            ),
             models.CheckConstraint(
                 name="transactions_transaction_amount_positive",
                 condition=Q(amount__gt=0, amount__lt=MAX),

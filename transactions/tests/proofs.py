@@ -6,14 +6,14 @@ import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from django.conf import settings
 from django.core.management import call_command
-from django.db import transaction
 
 from transactions import checkpoints
-from transactions.models import Account, LedgerCheckpoint, Transaction
-from transactions.posting import Posting, post
+from transactions.models import LedgerCheckpoint, Transaction
+from transactions.services import TransactionService
 
 VERIFIER = Path(settings.BASE_DIR) / "transactions" / "standalone" / "verify_export.py"
 
@@ -25,17 +25,10 @@ def checkpoint() -> LedgerCheckpoint:
     return made
 
 
-@transaction.atomic
 def outside(amount: str) -> Transaction:
     """A transaction that touches no wallet."""
-    return post(
-        Posting(
-            kind=Transaction.Type.REVERSAL,
-            debit=Account.SUSPENSE,
-            credit=Account.GATEWAY_CLEARING,
-            amount=Decimal(amount),
-            currency="USD",
-        )
+    return TransactionService.suspend_money(
+        amount=Decimal(amount), currency="USD", effect_key=f"test:{uuid4()}"
     )
 
 

@@ -146,10 +146,9 @@ class TestBalanced:
         alice = person("10.00")
         forgery = Forgery(alice, "1000000.00")
         with refused_by("transactions_ledger_books_are_closed"), transaction.atomic():
-            statement = INSERT_TRANSACTION.replace("deposit", "reversal")
-            run(statement, id=forgery.id, amount="1.00", user=None)
+            run(INSERT_TRANSACTION, id=forgery.id, amount="1.00", user=None)
             forgery.outside(amount="1.00")
-            forgery.outside(amount="1.00", entry_type="credit")
+            forgery.outside(amount="1.00", account="suspense", entry_type="credit")
             run("SET CONSTRAINTS ALL IMMEDIATE")
             run("SET CONSTRAINTS ALL DEFERRED")
             forgery.inside()

@@ -213,12 +213,11 @@ class TestOutsideAllWallets:
         assert breaches() == []
 
 
-class Reversal(Forgery):
+class Suspended(Forgery):
     """Between system accounts: it names nobody, so it is whole without a wallet."""
 
     def transaction(self) -> None:
-        statement = INSERT_TRANSACTION.replace("'deposit'", "'reversal'")
-        run(statement, id=self.id, amount=self.amount, user=None)
+        run(INSERT_TRANSACTION, id=self.id, amount=self.amount, user=None)
 
 
 class TestNobodyElseWritesThem:
@@ -276,20 +275,20 @@ class TestNobodyElseWritesThem:
             forgery.outside()
 
     def test_given_sealed_books_outside_when_an_outside_entry_joins_them_then_refused(self):
-        forgery = Reversal(person("10.00"))
+        forgery = Suspended(person("10.00"))
         with refused_by("transactions_ledger_books_are_closed"), transaction.atomic():
             forgery.transaction()
             forgery.outside()
-            forgery.outside(account="fees", entry_type="credit")
+            forgery.outside(account="suspense", entry_type="credit")
             run(SEAL_NOW)
             forgery.outside(account="fees", entry_type="credit")
 
     def test_given_sealed_books_when_a_wallets_entry_joins_them_then_refused(self):
-        forgery = Reversal(person("10.00"))
+        forgery = Suspended(person("10.00"))
         with refused_by("transactions_ledger_books_are_closed"), transaction.atomic():
             forgery.transaction()
             forgery.outside()
-            forgery.outside(account="fees", entry_type="credit")
+            forgery.outside(account="suspense", entry_type="credit")
             run(SEAL_NOW)
             forgery.inside()
             forgery.balance()

@@ -33,6 +33,30 @@ _APPROVALS = (
     "(SELECT count(*) FROM transactions_adjustment WHERE transaction_id = {}.{}"
     " AND status = 'approved')"
 )
+_ACCOUNTS = (
+    "(SELECT count(*) FROM transactions_transactionledger entry"
+    " WHERE entry.transaction_id = books.id AND (entry.account, entry.entry_type) IN ({}))"
+)
+_TO_SUSPENSE = _ACCOUNTS.format("('gateway_clearing', 'debit'), ('suspense', 'credit')")
+_TO_CLEARING = _ACCOUNTS.format("('payout_clearing', 'credit')")
+_PAYOUTS = "(SELECT count(*) FROM payments_payout WHERE transaction_id = books.id)"
+_REVERSALS = (
+    "(SELECT count(*) FROM transactions_transaction reversal"
+    " WHERE reversal.parent_id = books.id AND reversal.type = 'reversal')"
+)
+_REVERSED = (
+    "(SELECT count(*) FROM transactions_transaction undone WHERE undone.id = books.parent_id"
+    " AND (undone.type = 'withdrawal' AND undone.status = 'failed' OR undone.type = 'refund')"
+    " AND undone.to_user_id IS NULL AND books.from_user_id IS NULL"
+    " AND (undone.amount, undone.currency, undone.from_user_id)"
+    " = (books.amount, books.currency, books.to_user_id))"
+)
+_FROM_ELSEWHERE = (
+    "(SELECT count(*) FROM transactions_transactionledger entry"
+    " WHERE entry.transaction_id = books.id AND entry.entry_type = 'debit' AND entry.account"
+    " NOT IN (SELECT account FROM transactions_transactionledger"
+    " WHERE transaction_id = books.parent_id AND entry_type = 'credit'))"
+)
 _OUTSIDE_SEALS = "(SELECT count(*) FROM transactions_outsideseal WHERE transaction_id = books.id)"
 
 _TRANSACTION_RULES = [
@@ -78,6 +102,37 @@ _TRANSACTION_RULES = [
         5,
         f"books.type = 'adjustment' AND {_APPROVALS.format('books', 'id')} <> 1",
         "'nobody approved this adjustment'",
+        _THE_TRANSACTION,
+    ),
+    Rule(
+        2,
+        f"books.type = 'deposit' AND books.to_user_id IS NULL AND {_TO_SUSPENSE} <> 2",
+        "'it is for nobody, and not in suspense'",
+        _THE_TRANSACTION,
+    ),
+    Rule(
+        2,
+        f"books.type = 'withdrawal' AND {_TO_CLEARING} <> 1",
+        "'its money is not in payout_clearing'",
+        _THE_TRANSACTION,
+    ),
+    Rule(
+        5,
+        f"books.type = 'withdrawal' AND {_PAYOUTS} <> 1",
+        "'there is no payout for it'",
+        _THE_TRANSACTION,
+    ),
+    Rule(
+        5,
+        "books.type = 'withdrawal'"
+        f" AND {_REVERSALS} <> CASE books.status WHEN 'failed' THEN 1 ELSE 0 END",
+        f"concat('it is ', books.status, ' and has ', {_REVERSALS}, ' reversals')",
+        _THE_TRANSACTION,
+    ),
+    Rule(
+        5,
+        f"books.type = 'reversal' AND ({_REVERSED} <> 1 OR {_FROM_ELSEWHERE} <> 0)",
+        "'it does not undo the transaction that it names'",
         _THE_TRANSACTION,
     ),
     Rule(
@@ -226,8 +281,9 @@ WITH mine AS MATERIALIZED (
      WHERE one.transaction_id BETWEEN %(first)s AND %(last)s
      GROUP BY one.transaction_id
 ), books AS MATERIALIZED (
-    SELECT made.id, made.type, made.amount, made.fee, made.refunded_amount, made.currency,
-           made.from_user_id, made.to_user_id, made.parent_id, made.created_at, made.completed_at,
+    SELECT made.id, made.type, made.status, made.amount, made.fee, made.refunded_amount,
+           made.currency, made.from_user_id, made.to_user_id, made.parent_id,
+           made.created_at, made.completed_at,
            coalesce(sums.entries, 0) AS entries,
            coalesce(sums.in_wallets, 0) AS in_wallets,
            coalesce(sums.debits, 0) AS debits,

@@ -95,6 +95,20 @@ TRIGGERS: Guarded = {
     "transactions_staffrefund_fits": 5,
     "transactions_transferbatch_is_whole": 5,
     "transactions_transferbatchleg_fits": 5,
+    "transactions_transaction_undoes_its_parent": 5,
+    "transactions_transaction_withdrawal_fits": 5,
+    "transactions_transaction_withdrawal_has_its_payout": 5,
+    "transactions_transaction_withdrawal_settles": 5,
+    "transactions_transaction_withdrawal_undone": 5,
+    "wallet_wallet_closes_when_settled": 5,
+    "payments_payout_begins": 5,
+    "payments_payout_guard": 5,
+    "payments_payout_no_delete": 5,
+    "payments_payout_no_truncate": 5,
+    "payments_suspense_begins": 5,
+    "payments_suspense_guard": 5,
+    "payments_suspense_no_delete": 5,
+    "payments_suspense_no_truncate": 5,
     "wallet_wallet_guard": 6,
     "transactions_transaction_seal": 7,
     "transactions_ledger_books_are_open": 7,
@@ -126,6 +140,7 @@ CONSTRAINTS: Guarded = {
     "transactions_transaction_has_a_moment": 7,
     "transactions_ledger_has_a_moment": 7,
     "wallet_debitbucket_begins_on_the_hour": None,
+    "payments_payout_destination_is_encrypted": None,
 }
 # What a declared constraint is about, by app.
 _APPS: Guarded = {
