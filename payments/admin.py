@@ -1,4 +1,7 @@
-"""Intents and the inbox of gateway events, to look at; and to have events processed again."""
+"""Intents and the inbox of gateway events, to look at; and to have events processed again.
+
+Payouts and money in suspense have modules of their own.
+"""
 
 import json
 from typing import Any
@@ -10,6 +13,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
+from django.utils.text import capfirst
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
@@ -22,11 +26,13 @@ from fintech_core.admin import (
     HistoryInline,
     Question,
     link,
+    link_to,
+    list_page,
     money,
     uuid_in,
 )
 from fintech_core.exceptions import InvalidState
-from payments.models import PaymentIntent, WebhookAttempt, WebhookEvent
+from payments.models import PaymentIntent, Payout, WebhookAttempt, WebhookEvent
 from payments.services import PaymentService
 from users import queries as users_queries
 from users.models import User
@@ -42,12 +48,16 @@ EVENT_COLOURS = dict.fromkeys(WebhookEvent.Status) | {
     WebhookEvent.Status.PROCESSED: "success",
     WebhookEvent.Status.PARKED: "danger",
 }
+ASKED_ABOUT = (
+    "Asked the gateway",
+    {"fields": ["polls", "last_polled_at", "last_answer", "next_poll_at", "needs_staff"]},
+)
 PROCESS_AGAIN = "payments.process_again"
 AGAIN = Question(
     title="Process again",
     explanation=(
         "The event gets its full number of tries again, starting now. Whatever it does, it does"
-        " once: an intent that was credited is not credited again."
+        " once: what was credited or paid back is not credited or paid back again."
     ),
     button="Process again",
 )
@@ -57,15 +67,29 @@ AGAIN = Question(
 class PaymentIntentAdmin(HistoryAdmin):
     """Without the client's secret, which is the customer's alone."""
 
-    list_display = ["created_at", "person", "asked", "state", "gateway", "gateway_reference"]
+    list_display = [
+        "created_at",
+        "person",
+        "asked",
+        "state",
+        "late_after",
+        "gateway",
+        "gateway_reference",
+    ]
     list_display_links = ["created_at"]
-    list_filter = [("status", ChoicesDropdownFilter), ("created_at", CreatedFilter)]
+    list_filter = [
+        ("status", ChoicesDropdownFilter),
+        ("late_after", ChoicesDropdownFilter),
+        "needs_staff",
+        ("created_at", CreatedFilter),
+    ]
     search_help_text = "Gateway reference, an id, or the beginning of email, name or phone number"
     fieldsets = [
         (None, {"fields": ["id", "person", "asked", "status"]}),
         ("Gateway", {"fields": ["gateway", "gateway_reference"]}),
-        ("Effect", {"fields": ["credit", "wallet"]}),
+        ("Effect", {"fields": ["credit", "late_after", "wallet", "events"]}),
         ("When", {"fields": ["created_at", "updated_at", "expires_at"]}),
+        ASKED_ABOUT,
     ]
 
     related = ["user", "wallet", "transaction"]
@@ -90,6 +114,10 @@ class PaymentIntentAdmin(HistoryAdmin):
     @display(description="Credited by")
     def credit(self, intent: PaymentIntent) -> str:
         return link(intent.transaction)
+
+    @display(description="Events")
+    def events(self, intent: PaymentIntent) -> str:
+        return link_to(list_page(WebhookEvent, q=intent.pk), "What the gateway said")
 
 
 class AttemptInline(HistoryInline):
@@ -119,7 +147,7 @@ class WebhookEventAdmin(AskingAdmin, HistoryAdmin):
     ]
     list_display_links = ["received_at"]
     list_filter = [("status", ChoicesDropdownFilter), ("received_at", CreatedFilter)]
-    related = ["intent__user", "intent__transaction", "requested_by"]
+    related = ["intent__transaction", "payout__transaction", "payout__reversal", "requested_by"]
     search_help_text = "Event id, gateway reference, or our id of the event or intent"
     inlines = [AttemptInline]
     actions = ["process_selected_again"]
@@ -140,22 +168,30 @@ class WebhookEventAdmin(AskingAdmin, HistoryAdmin):
 
     def found_by(self, text: str) -> Q:
         if key := uuid_in(text):
-            return Q(pk=key) | Q(intent=key)
+            return Q(pk=key) | Q(intent=key) | Q(payout=key)
         # Each with its gateway, because so they are indexed.
         by_event = Q(gateway__in=list(settings.PAYMENT_GATEWAYS), event_id=text)
-        intents = PaymentIntent.objects.filter(gateway_reference=text).values_list("pk", flat=True)
-        return by_event | Q(intent__in=list(intents[:10]))
+        of_intents, of_payouts = (
+            list(model.objects.filter(gateway_reference=text).values_list("pk", flat=True)[:10])
+            for model in (PaymentIntent, Payout)
+        )
+        return by_event | Q(intent__in=of_intents) | Q(payout__in=of_payouts)
 
     @display(description="Status", label=EVENT_COLOURS)
     def state(self, event: WebhookEvent) -> tuple[str, str]:
         return event.status, event.get_status_display()
 
-    @display(description="Intent")
+    @display(description="About")
     def about(self, event: WebhookEvent) -> str:
-        return link(event.intent)
+        if (subject := event.subject) is None:
+            return NOTHING
+        return link(subject, f"{capfirst(subject._meta.verbose_name)}: {subject}")
 
     @display(description="Effect")
     def effect(self, event: WebhookEvent) -> str:
+        """What moved; of a payout that came back, the reversal."""
+        if event.payout:
+            return link(event.payout.reversal or event.payout.transaction)
         return link(event.intent.transaction) if event.intent else NOTHING
 
     @display(description="Last asked for by")

@@ -15,6 +15,7 @@ from datetime import timedelta
 from functools import partial
 
 from django.db import transaction
+from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -35,6 +36,7 @@ POLL_LONGEST = timedelta(days=1)
 LATE_WITHIN = timedelta(days=3)
 PAYOUT_OVERDUE = timedelta(days=7)
 ANSWER_LENGTH = 500
+_ENDED = ("failed", "canceled", "expired")  # intents that only a late success would move
 ASKING = "Asking; if this stays, whoever asked died."
 
 _SUBJECTS: dict[type[PaymentIntent] | type[Payout], Subject] = {
@@ -154,13 +156,8 @@ def _record(order: Order, answer: str, *, needs_staff: bool) -> None:
     rows.update(last_answer=answer[:ANSWER_LENGTH])
     rows.filter(next_poll_at__isnull=False).update(needs_staff=needs_staff)
     if isinstance(order, PaymentIntent):
-        rows.filter(
-            status__in=["failed", "canceled", "expired"], expires_at__lt=Now() - LATE_WITHIN
-        ).update(next_poll_at=None)
-        if order.gateway_reference is None:
-            rows.filter(
-                status__in=["failed", "canceled", "expired"], gateway_reference__isnull=True
-            ).update(next_poll_at=None)
+        hopeless = Q(expires_at__lt=Now() - LATE_WITHIN) | Q(gateway_reference__isnull=True)
+        rows.filter(hopeless, status__in=_ENDED).update(next_poll_at=None)
 
 
 def _is_overdue(order: Order) -> bool:

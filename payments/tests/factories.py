@@ -13,8 +13,11 @@ from django.test import override_settings
 from fintech_core.idempotency import IdempotentCall
 from payments.gateways.base import Outcome
 from payments.gateways.sandbox import SandboxGateway
-from payments.models import PaymentIntent, WebhookEvent
+from payments.models import PaymentIntent, Payout, WebhookEvent
+from payments.payouts import Destination, NewOrder
 from payments.services import PaymentService
+from transactions.tests.helpers import person
+from users.models import User
 from users.tests.factories import UserFactory
 
 
@@ -32,7 +35,7 @@ def signed(
 
 
 def event_body(
-    intent: PaymentIntent | None = None, outcome: str = "succeeded", **data: Any
+    intent: PaymentIntent | Payout | None = None, outcome: str = "succeeded", **data: Any
 ) -> bytes:
     """What the sandbox says of the intent; `data` overrides it member by member."""
     facts = {
@@ -55,7 +58,7 @@ def deliver(body: bytes, *, event_id: str | None = None, **how: Any) -> WebhookE
     return WebhookEvent.objects.get(gateway="sandbox", event_id=headers["webhook-id"])
 
 
-def settle(intent: PaymentIntent, outcome: str = "succeeded", **data: Any) -> WebhookEvent:
+def settle(intent: PaymentIntent | Payout, outcome: str = "succeeded", **data: Any) -> WebhookEvent:
     """The whole path: the gateway reports, a worker handles it."""
     event = deliver(event_body(intent, outcome, **data))
     PaymentService.process_payment_webhook(event.pk)
@@ -105,6 +108,40 @@ def _begin(user: Any, amount: Decimal) -> PaymentIntent:
         idempotency=call,
     )
     return PaymentIntent.objects.get(pk=answer.content["id"])
+
+
+IBAN = "DE89370400440532013000"
+
+
+def pay_out(user: User, amount: str = "40.00", gateway: str = "sandbox") -> Payout:
+    """As the API does it, without HTTP."""
+    order = NewOrder(
+        amount=Decimal(amount),
+        currency=user.wallet.currency,
+        gateway=gateway,
+        destination=Destination(iban=IBAN, name="Ada Lovelace"),
+    )
+    call = IdempotentCall.internal(
+        user_id=user.pk, operation="pay out", key=uuid4().hex, asked={"amount": amount}
+    )
+    answer = PaymentService.create_payout(user=user, order=order, idempotency=call)
+    return Payout.objects.get(pk=answer.content["id"])
+
+
+class PayoutFactory(factory.django.DjangoModelFactory):
+    """A payout of 40.00 by somebody who had 100.00; `status` names what became of it."""
+
+    class Meta:
+        model = Payout
+
+    status = "pending"
+
+    @classmethod
+    def _create(cls, model_class: type[Payout], *_: Any, **facts: Any) -> Payout:
+        payout = pay_out(facts.get("user") or person("100.00"), facts.get("amount", "40.00"))
+        if facts["status"] != "pending":
+            settle(payout, f"payout.{facts['status']}")
+        return payout
 
 
 class WebhookEventFactory(factory.django.DjangoModelFactory):

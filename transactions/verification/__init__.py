@@ -8,7 +8,16 @@ comes here, so memory stays flat however long the ledger is.
 from collections.abc import Iterator
 
 from fintech_core.database import query
-from transactions.verification import adjustments, batches, books, guards, holds, signed, wallets
+from transactions.verification import (
+    adjustments,
+    batches,
+    books,
+    guards,
+    holds,
+    payouts,
+    signed,
+    wallets,
+)
 from transactions.verification.findings import Breach, Step
 from transactions.verification.snapshot import shared_snapshot
 
@@ -21,6 +30,7 @@ _TABLES = [
     "transactions_hold",
     "transactions_adjustment",
     "transactions_transferbatchleg",
+    "payments_payout",
     "wallet_wallet",
 ]
 
@@ -44,4 +54,5 @@ def verify() -> Iterator[Step]:
         yield from holds.check()
         yield from adjustments.check()
         yield from batches.check()
+        yield from payouts.check()
         yield from signed.check()
