@@ -18,7 +18,8 @@ docs = csp(settings.DOCS_CONTENT_SECURITY)
 router = DefaultRouter(use_regex_path=False)
 router.include_root_view = False
 router.include_format_suffixes = False  # one URL for each thing
-for app_urls in (users_urls, wallet_urls, transactions_urls, payments_urls):
+# What is called most comes first: a path is compared with one pattern after the other.
+for app_urls in (transactions_urls, wallet_urls, payments_urls, users_urls):
     app_urls.register(router)
 
 urlpatterns = [

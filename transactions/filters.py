@@ -1,18 +1,19 @@
 """Filters over the caller's ledger entries."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 import django_filters
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 
 from fintech_core.money import is_amount_text
-from transactions import queries
 from transactions.models import Hold, Transaction, TransactionLedger
+from transactions.pages import Entries
 from users.authentication import caller_of
-
-Entries = QuerySet[TransactionLedger]
 
 _DIRECTIONS = [("in", "in"), ("out", "out")]
 
@@ -25,37 +26,47 @@ def _is_amount(text: str) -> None:
 class EntryFilter(django_filters.FilterSet):
     """`created_after` is inclusive, `created_before` is not, so that intervals join without gap."""
 
-    type = django_filters.ChoiceFilter(
-        field_name="transaction__type", choices=Transaction.Type.choices
-    )
-    status = django_filters.ChoiceFilter(
-        field_name="transaction__status", choices=Transaction.Status.choices
-    )
-    direction = django_filters.ChoiceFilter(choices=_DIRECTIONS, method="by_direction")
-    created_after = django_filters.IsoDateTimeFilter(method="by_start")
-    created_before = django_filters.IsoDateTimeFilter(method="by_end")
-    amount_min = django_filters.CharFilter(method="by_amount_min", validators=[_is_amount])
-    amount_max = django_filters.CharFilter(method="by_amount_max", validators=[_is_amount])
+    type = django_filters.ChoiceFilter(choices=Transaction.Type.choices, method="by_text")
+    status = django_filters.ChoiceFilter(choices=Transaction.Status.choices, method="by_text")
+    direction = django_filters.ChoiceFilter(choices=_DIRECTIONS, method="by_text")
+    created_after = django_filters.IsoDateTimeFilter(method="by_moment")
+    created_before = django_filters.IsoDateTimeFilter(method="by_moment")
+    amount_min = django_filters.CharFilter(method="by_text", validators=[_is_amount])
+    amount_max = django_filters.CharFilter(method="by_text", validators=[_is_amount])
 
     class Meta:
         model = TransactionLedger
         fields: list[str] = []
 
-    def by_direction(self, entries: Entries, name: str, value: str) -> Entries:
-        kinds = TransactionLedger.EntryType
-        return entries.filter(entry_type=kinds.CREDIT if value == "in" else kinds.DEBIT)
+    def filter_queryset(self, entries: Entries) -> Entries:
+        """The parent's insists on a query set."""
+        for name, value in self.form.cleaned_data.items():
+            entries = self.filters[name].filter(entries, value)
+        return entries
 
-    def by_start(self, entries: Entries, name: str, value: datetime) -> Entries:
-        return queries.from_moment(entries, value)
+    def by_text(self, entries: Entries, name: str, value: str) -> Entries:
+        bound, read = _TEXTS[name]
+        return replace(entries, **{bound: read(value)})
 
-    def by_end(self, entries: Entries, name: str, value: datetime) -> Entries:
-        return queries.before_moment(entries, value)
+    def by_moment(self, entries: Entries, name: str, value: datetime) -> Entries:
+        bounds: dict[str, Any] = {_MOMENTS[name]: value}
+        return replace(entries, **bounds)
 
-    def by_amount_min(self, entries: Entries, name: str, value: str) -> Entries:
-        return entries.filter(amount__gte=Decimal(value))
 
-    def by_amount_max(self, entries: Entries, name: str, value: str) -> Entries:
-        return entries.filter(amount__lte=Decimal(value))
+def _side(direction: str) -> str:
+    kinds = TransactionLedger.EntryType
+    return kinds.CREDIT if direction == "in" else kinds.DEBIT
+
+
+# What each filter bounds, and how its value is read.
+_TEXTS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "type": ("kind", str),
+    "status": ("state", str),
+    "direction": ("side", _side),
+    "amount_min": ("amount_min", Decimal),
+    "amount_max": ("amount_max", Decimal),
+}
+_MOMENTS = {"created_after": "since", "created_before": "until"}
 
 
 class HoldFilter(django_filters.FilterSet):

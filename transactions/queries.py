@@ -2,53 +2,11 @@
 
 import heapq
 from collections.abc import Iterable
-from datetime import datetime
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
 
 from transactions.models import Hold, Transaction, TransactionLedger
-from wallet.models import Wallet
-
-
-def entries_of(user_id: UUID) -> QuerySet[TransactionLedger]:
-    """The entries on the user's wallet, with their transactions and both parties.
-
-    A transaction touches a wallet at most once, so this is also the list of the user's
-    transactions. Order by `-sequence` for newest first.
-    """
-    wallet = Wallet.objects.only("user_id").get(user_id=user_id)
-    # Through the wallet: each entry then knows its wallet without asking for it.
-    return wallet.entries.select_related("transaction__from_user", "transaction__to_user")
-
-
-def from_moment(
-    entries: QuerySet[TransactionLedger], moment: datetime
-) -> QuerySet[TransactionLedger]:
-    """Of one wallet's entries, those at or after `moment`."""
-    first = _number(entries.filter(created_at__gte=moment).order_by("created_at", "sequence"))
-    return entries.none() if first is None else entries.filter(sequence__gte=first)
-
-
-def before_moment(
-    entries: QuerySet[TransactionLedger], moment: datetime
-) -> QuerySet[TransactionLedger]:
-    """Of one wallet's entries, those before `moment`.
-
-    Time runs forward with the numbers (a trigger sees to it), so a bound in time is a bound in
-    numbers, and a deep page costs no more than the first.
-    """
-    last = _number(entries.filter(created_at__lt=moment).order_by("-created_at", "-sequence"))
-    return entries.none() if last is None else entries.filter(sequence__lte=last)
-
-
-def _number(entries: QuerySet[TransactionLedger]) -> int | None:
-    """The number of the first of them.
-
-    Asked for by itself: between two bounds of which it does not know one, PostgreSQL expects next
-    to no rows, and reads and sorts all there are instead of walking along the index.
-    """
-    return entries.values_list("sequence", flat=True).first()
 
 
 def transactions_of(user_id: UUID) -> QuerySet[Transaction]:

@@ -55,7 +55,9 @@ class Wallet(models.Model):
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     updated_at = models.DateTimeField(auto_now=True, editable=False)
 
-    locked_at: datetime  # the database's clock under the lock; of one that `locking` has read
+    # The database's clock: under the lock, of one that `locking` has read; when `queries` read it.
+    locked_at: datetime
+    as_of: datetime
 
     class Meta:
         permissions = [

@@ -4,16 +4,22 @@ from dataclasses import dataclass
 from decimal import Decimal
 from uuid import UUID
 
-from django.db.models import QuerySet
-from django.db.models.functions import Now
-
 from fintech_core.database import query
 from wallet.models import ZERO, Wallet
 
 
 def wallet_of(user_id: UUID) -> Wallet:
     """The user's wallet, with `as_of`: the database's time when it was read."""
-    return _dated().get(user_id=user_id)
+    [row] = query(_WALLET_OF, user_id=user_id)
+    wallet: Wallet = Wallet.from_db("default", WALLET_COLUMNS, row[:-1])
+    wallet.as_of = row[-1]
+    return wallet
+
+
+# In the order of the model's fields, as `from_db` expects them.
+WALLET_COLUMNS = [field.attname for field in Wallet._meta.concrete_fields]
+_COLUMNS = ", ".join(WALLET_COLUMNS)
+_WALLET_OF = f"SELECT {_COLUMNS}, now() FROM wallet_wallet WHERE user_id = %(user_id)s"  # noqa: S608
 
 
 @dataclass
@@ -30,7 +36,3 @@ def debits_of(wallet_id: UUID) -> Debits:
     """By the database's clock. Ask under the wallet's lock if a decision depends on it."""
     [row] = query("SELECT * FROM wallet_debits(%(wallet)s)", wallet=wallet_id)
     return Debits(*row)
-
-
-def _dated() -> QuerySet[Wallet]:
-    return Wallet.objects.annotate(as_of=Now())

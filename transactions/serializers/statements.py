@@ -6,9 +6,11 @@ from zoneinfo import ZoneInfo
 
 from rest_framework import serializers
 
-from fintech_core.money import BalanceField
+from fintech_core.money import BalanceField, format_amount
+from transactions.balances import BalanceAt
 from transactions.moments import Period, parse_day, parse_moment, parse_zone
 from transactions.serializers.transactions import TransactionHistorySerializer
+from wallet.models import Wallet
 
 FORMATS = ("json", "csv", "pdf")
 Parsed = TypeVar("Parsed", date, datetime, ZoneInfo)
@@ -54,6 +56,17 @@ class WalletBalanceSerializer(serializers.Serializer[Any]):
     held = BalanceField()
     available = BalanceField()
     as_of = serializers.DateTimeField(read_only=True)
+
+
+def present_balance(shown: Wallet | BalanceAt) -> dict[str, Any]:
+    """What `WalletBalanceSerializer` describes, by hand: it is the most frequent answer."""
+    return {
+        "currency": shown.currency,
+        "balance": format_amount(shown.balance),
+        "held": format_amount(shown.held),
+        "available": format_amount(shown.available),
+        "as_of": shown.as_of,
+    }
 
 
 class StatementQuerySerializer(serializers.Serializer[Any]):

@@ -1,7 +1,8 @@
 """Balances and statements: `/wallets/me/…`, for whatever reads the ledger lives in this app."""
 
 from collections.abc import Callable
-from typing import Any
+from datetime import datetime
+from typing import Any, cast
 
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
@@ -21,6 +22,7 @@ from transactions.serializers.statements import (
     StatementQuerySerializer,
     StatementSerializer,
     WalletBalanceSerializer,
+    present_balance,
 )
 from transactions.statement_csv import as_csv
 from transactions.statement_json import as_json
@@ -101,11 +103,9 @@ class WalletLedgerViewSet(GenericViewSet[Wallet]):
     )
     @action(detail=False, url_path="me/balance")
     def balance(self, request: Request) -> Response:
-        asked = BalanceQuerySerializer(data=request.query_params.dict())
-        asked.is_valid(raise_exception=True)
-        user_id, at = caller_of(request).pk, asked.validated_data.get("at")
+        user_id, at = caller_of(request).pk, _moment_asked(request)
         shown = balance_at(user_id, at) if at else wallet_of(user_id)
-        return Response(WalletBalanceSerializer(shown).data)
+        return Response(present_balance(shown))
 
     @extend_schema(
         operation_id="wallets_me_statement_retrieve",
@@ -170,3 +170,12 @@ _ANSWERS: dict[str, Callable[[Statement], HttpResponseBase]] = {
     "csv": _csv,
     "pdf": _pdf,
 }
+
+
+def _moment_asked(request: Request) -> datetime | None:
+    """Raises ValidationError."""
+    if not request.query_params:
+        return None
+    asked = BalanceQuerySerializer(data=request.query_params.dict())
+    asked.is_valid(raise_exception=True)
+    return cast(datetime | None, asked.validated_data.get("at"))

@@ -1,9 +1,9 @@
 """`/transactions/…`: thin doors to `TransactionService` and `transactions.queries`."""
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
 from django.http import HttpResponseBase
 from django.shortcuts import get_object_or_404
 from drf_spectacular.utils import OpenApiExample, extend_schema
@@ -19,6 +19,7 @@ from fintech_core.schema import IDEMPOTENCY_KEY, problems
 from transactions import queries
 from transactions.filters import EntryFilter
 from transactions.models import Transaction, TransactionLedger
+from transactions.pages import Entries, EntryRow
 from transactions.serializers import (
     LedgerEntrySerializer,
     MoneyAnswerSerializer,
@@ -27,6 +28,9 @@ from transactions.serializers import (
     TransactionSerializer,
     TransferRequestSerializer,
     money_answer_to,
+    present_line,
+    present_moved,
+    present_own_entry,
 )
 from transactions.services import TransactionService, Transfer
 from transactions.views.currency import without_own_currency
@@ -48,8 +52,8 @@ class TransactionViewSet(GenericViewSet[Any]):
     filterset_class = EntryFilter
     lookup_value_converter = "uuid"
 
-    def get_queryset(self) -> QuerySet[TransactionLedger]:
-        return queries.entries_of(caller_of(self.request).pk)
+    def get_queryset(self) -> Any:
+        return Entries(of_user=caller_of(self.request).pk)
 
     def get_serializer_context(self) -> dict[str, Any]:
         return {**super().get_serializer_context(), "caller_id": caller_of(self.request).pk}
@@ -121,7 +125,7 @@ class TransactionViewSet(GenericViewSet[Any]):
         responses={200: TransactionSerializer(many=True), **problems(400, 401)},
     )
     def list(self, request: Request) -> Response:
-        return self._page(lambda entries: [entry.transaction for entry in entries])
+        return self._page(present_moved)
 
     @extend_schema(
         operation_id="transactions_history_list",
@@ -131,7 +135,7 @@ class TransactionViewSet(GenericViewSet[Any]):
     )
     @action(detail=False, serializer_class=TransactionHistorySerializer)
     def history(self, request: Request) -> Response:
-        return self._page()
+        return self._page(present_line)
 
     @extend_schema(
         operation_id="ledger_list",
@@ -141,7 +145,7 @@ class TransactionViewSet(GenericViewSet[Any]):
     )
     @action(detail=False, serializer_class=LedgerEntrySerializer, url_path="ledger")
     def own_ledger(self, request: Request) -> Response:
-        return self._page()
+        return self._page(present_own_entry)
 
     @extend_schema(
         summary="Read a transaction",
@@ -169,7 +173,7 @@ class TransactionViewSet(GenericViewSet[Any]):
     def _transaction(self, pk: UUID) -> Transaction:
         return get_object_or_404(queries.transactions_of(caller_of(self.request).pk), pk=pk)
 
-    def _page(self, rows: Any = None) -> Response:
-        page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
-        shown = rows(page) if rows else page
-        return self.get_paginated_response(self.get_serializer(shown, many=True).data)
+    def _page(self, present: Callable[[EntryRow], dict[str, Any]]) -> Response:
+        entries: Any = self.get_queryset()  # enough of a query set for both
+        rows: Any = self.paginate_queryset(self.filter_queryset(entries))
+        return self.get_paginated_response([present(row) for row in rows])
