@@ -10,7 +10,8 @@ import json
 import logging
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -19,17 +20,19 @@ from uuid import UUID
 from celery import current_app
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Exists, Max, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.db.models.functions import Now
+from kombu import Producer
 from kombu.exceptions import KombuError
 from kombu.pools import producers
+from redis import Redis
 from redis.exceptions import RedisError
 from uuid_utils.compat import uuid7
 
-from fintech_core.database import retry_on_conflict
+from fintech_core.database import query, retry_on_conflict
 from fintech_core.exceptions import DomainError
 from fintech_core.logs import scrub
-from payments import effects, gateways
+from payments import effects, gateways, together
 from payments.effects import Disagreement
 from payments.exceptions import NotFound
 from payments.gateways.base import GatewayEvent
@@ -44,11 +47,15 @@ _QUEUE_PATIENCE = {
     "socket_timeout": QUEUE_SECONDS,
     "max_retries": 0,
 }
+_QUEUE_IS_AWAY = (KombuError, RedisError, OSError)
+_HINT = "inbox:hint"
+_HINT_LASTS = timedelta(seconds=10)  # a task that is lost holds nobody up for longer
 RETRY_FIRST = timedelta(seconds=10)
 RETRY_LONGEST = timedelta(hours=1)
 ERROR_LENGTH = 500
 BATCH = 500
 BATCHES_MAX = 100
+TOGETHER = 50  # events that are tried in one go
 # An event can be older than what it is about: the gateway's answer with the reference may still be
 # on its way to us, or our process died with it and the client resumes the call.
 ORPHAN_AGE_MAX = timedelta(days=7)
@@ -104,15 +111,33 @@ def enqueue_on_commit(event_id: UUID) -> None:
 
 
 def _enqueue(event_id: UUID) -> None:
-    """Best effort, and quick: without a queue the event waits for the sweeper."""
+    """Best effort, and quick: without a queue the event waits for the sweeper.
+
+    Nothing is queued while a task is still waiting in the queue: it will find this event, too, for
+    it takes the hint away before it looks, and the event was committed before the hint was seen.
+    """
     from payments.tasks import process_webhook_async  # the task calls this module
 
-    impatient = current_app.connection_for_write(transport_options=_QUEUE_PATIENCE)
     try:
-        with producers[impatient].acquire(block=True, timeout=QUEUE_SECONDS) as producer:
-            process_webhook_async.apply_async((str(event_id),), producer=producer)
-    except (KombuError, RedisError, OSError):
+        with _queue() as (producer, redis):
+            if redis.set(_HINT, str(event_id), nx=True, px=_HINT_LASTS):
+                process_webhook_async.apply_async((str(event_id),), producer=producer)
+    except _QUEUE_IS_AWAY:
         logger.warning("webhook event not queued", extra={"webhook_event": str(event_id)})
+
+
+def take_hint() -> None:
+    """From now on whoever stores an event queues a task for it."""
+    with suppress(*_QUEUE_IS_AWAY), _queue() as (_, redis):  # else it runs out by itself
+        redis.delete(_HINT)
+
+
+@contextmanager
+def _queue() -> Iterator[tuple[Producer, Redis]]:
+    """A producer, and the client that it sends with, whose keys carry the queue's prefix."""
+    impatient = current_app.connection_for_write(transport_options=_QUEUE_PATIENCE)
+    with producers[impatient].acquire(block=True, timeout=QUEUE_SECONDS) as producer:
+        yield producer, producer.channel.client
 
 
 # --- Processing ----------------------------------------------------------------------------------
@@ -124,45 +149,83 @@ def process(event_id: UUID) -> WebhookAttempt.Outcome | None:
     Returns how the try ended, or None if there was nothing to try: the event is settled, not due
     yet, in another worker's hands, or unknown.
     """
-    attempt = _begin(event_id)
-    return _try(attempt) if attempt else None
+    return next((_try(attempt) for attempt in _begin(1, event_id)), None)
 
 
-def process_next_due() -> WebhookAttempt.Outcome | None:
-    """Try the event that has been due for longest. None: nothing is due."""
-    attempt = _begin(None)
-    return _try(attempt) if attempt else None
+def process_due(*, seconds_max: float) -> int:
+    """Try what is due, oldest first, until nothing is or the time is used up; how many tries.
+
+    Any number may run at once: each skips what another holds.
+    """
+    stop_at = time.monotonic() + seconds_max
+    tried = 0
+    while time.monotonic() < stop_at and (attempts := _begin(TOGETHER)):
+        _try_all(attempts)
+        tried += len(attempts)
+    return tried
 
 
-def _begin(event_id: UUID | None) -> WebhookAttempt | None:
-    """Count a try and commit that, so that even a try that kills its process is counted.
+def _try_all(attempts: list[WebhookAttempt]) -> None:
+    credited = together.credit_plain(attempts) if len(attempts) > 1 else set()
+    for attempt in attempts:
+        if attempt.event_id in credited:
+            _log(attempt, WebhookAttempt.Outcome.PROCESSED)
+        else:
+            _try(attempt)
+
+
+def _begin(most: int, event_id: UUID | None = None) -> list[WebhookAttempt]:
+    """Count tries and commit that, so that even a try that kills its process is counted.
 
     `next_attempt_at` moves on at once: it is the lease that keeps twins of a task away, and the
     moment from which the sweeper may try again. An event whose tries are used up is parked.
     """
+    due = WebhookEvent.objects.filter(
+        status=WebhookEvent.Status.RECEIVED, next_attempt_at__lte=Now()
+    )
+    if event_id is not None:
+        due = due.filter(pk=event_id)
     while True:
         with transaction.atomic():
-            due = WebhookEvent.objects.select_for_update(no_key=True, skip_locked=True).filter(
-                status=WebhookEvent.Status.RECEIVED, next_attempt_at__lte=Now()
-            )
-            if event_id is not None:
-                due = due.filter(pk=event_id)
-            event = due.defer("body").order_by("next_attempt_at").first()
-            if event is None:
-                return None
-            if event.attempts < settings.WEBHOOK_MAX_ATTEMPTS:
-                return _count(event)
-            _park(event, f"Gave up: {event.attempts} tries were begun and none was finished.")
+            locked = due.select_for_update(no_key=True, skip_locked=True).defer("body", "headers")
+            events = list(locked.order_by("next_attempt_at")[:most])
+            fresh = [event for event in events if not _park_if_worn(event)]
+            attempts = _count(fresh)
+        if attempts or not events:
+            return attempts
 
 
-def _count(event: WebhookEvent) -> WebhookAttempt:
-    event.attempts += 1
-    event.next_attempt_at = Now() + _backoff(event.attempts)
-    event.save(update_fields=["attempts", "next_attempt_at"])
-    latest = event.tries.aggregate(latest=Max("number"))["latest"] or 0
-    return WebhookAttempt.objects.create(
-        event=event, number=latest + 1, requested_by_id=event.requested_by_id
+def _park_if_worn(event: WebhookEvent) -> bool:
+    if event.attempts < settings.WEBHOOK_MAX_ATTEMPTS:
+        return False
+    _park(event, f"Gave up: {event.attempts} tries were begun and none was finished.")
+    return True
+
+
+def _count(events: list[WebhookEvent]) -> list[WebhookAttempt]:
+    rows = query(
+        _COUNT,
+        events=[event.pk for event in events],
+        leases=[_backoff(event.attempts + 1) for event in events],
     )
+    return [WebhookAttempt(pk=pk, event_id=event, number=number) for pk, event, number in rows]
+
+
+_COUNT = """
+WITH counted AS (
+    UPDATE payments_webhookevent
+       SET attempts = attempts + 1, next_attempt_at = now() + due.lease
+      FROM unnest(%(events)s::uuid[], %(leases)s::interval[]) AS due (event_id, lease)
+     WHERE id = due.event_id
+    RETURNING id, requested_by_id
+)
+INSERT INTO payments_webhookattempt (event_id, number, outcome, error, requested_by_id)
+SELECT counted.id, coalesce(max(earlier.number), 0) + 1, 'started', '', counted.requested_by_id
+  FROM counted
+  LEFT JOIN payments_webhookattempt earlier ON earlier.event_id = counted.id
+ GROUP BY counted.id, counted.requested_by_id
+RETURNING id, event_id, number
+"""
 
 
 def _backoff(attempts: int) -> timedelta:
@@ -177,6 +240,11 @@ def _try(attempt: WebhookAttempt) -> WebhookAttempt.Outcome:
     except Exception as exc:  # whatever it was, it is recorded, and tried again or parked
         logger.exception("webhook event failed", extra={"webhook_event": str(attempt.event_id)})
         outcome = _fail(attempt, scrub(f"{type(exc).__name__}: {exc}")[:ERROR_LENGTH])
+    _log(attempt, outcome)
+    return outcome
+
+
+def _log(attempt: WebhookAttempt, outcome: WebhookAttempt.Outcome) -> None:
     logger.info(
         "webhook event tried",
         extra={
@@ -185,7 +253,6 @@ def _try(attempt: WebhookAttempt) -> WebhookAttempt.Outcome:
             "outcome": str(outcome),
         },
     )
-    return outcome
 
 
 @transaction.atomic
@@ -276,19 +343,6 @@ def _park(event: WebhookEvent, reason: str) -> None:
 
 
 # --- Housekeeping --------------------------------------------------------------------------------
-
-
-def process_due(*, seconds_max: float) -> int:
-    """Try what is due, one event at a time, until nothing is or the time is used up.
-
-    Any number of sweepers may run at once: each skips what another holds.
-    """
-    adopt_orphans()
-    stop_at = time.monotonic() + seconds_max
-    tried = 0
-    while time.monotonic() < stop_at and process_next_due() is not None:
-        tried += 1
-    return tried
 
 
 def adopt_orphans() -> int:

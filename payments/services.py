@@ -193,8 +193,15 @@ class PaymentService:
         return intent
 
     @staticmethod
+    def process_arrived_webhooks() -> int:
+        """Try every event that is due, whatever was stored just now among them."""
+        inbox.take_hint()
+        return inbox.process_due(seconds_max=SWEEP_SECONDS_MAX)
+
+    @staticmethod
     def sweep_webhook_events() -> int:
         """Try every event that is due: not queued, not finished, or failed. Safe to run at once."""
+        inbox.adopt_orphans()
         return inbox.process_due(seconds_max=SWEEP_SECONDS_MAX)
 
     @staticmethod

@@ -1,7 +1,5 @@
 """Payments' jobs. Each may run twice, also at once: the services see to it."""
 
-from uuid import UUID
-
 from celery import shared_task
 
 from payments.services import PaymentService
@@ -9,9 +7,10 @@ from payments.services import PaymentService
 
 @shared_task(name="payments.process_webhook_async")
 def process_webhook_async(event_id: str, **_newer: object) -> None:
-    """Try one stored event; `event_id` is the row's. `**_newer`: a worker one release behind
-    ignores arguments that it does not know yet."""
-    PaymentService.process_payment_webhook(UUID(event_id))
+    """Try what is due: the stored event that it was queued for (`event_id` is the row's), and with
+    it whatever came meanwhile. `**_newer`: a worker one release behind ignores arguments that it
+    does not know yet."""
+    PaymentService.process_arrived_webhooks()
 
 
 @shared_task(name="payments.sweep_webhook_events")

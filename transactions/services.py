@@ -4,7 +4,7 @@ Every movement goes find → lock → look → write: read what names the rows, 
 order, decide on what the locked rows say, write, commit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from uuid import UUID
 
@@ -12,20 +12,26 @@ from django.db import transaction
 
 from fintech_core.database import retry_on_conflict
 from fintech_core.idempotency import Answer, IdempotentCall
-from transactions import adjustments, batches, holds, refunds, transfers, withdrawals
+from transactions import adjustments, batches, deposits, holds, refunds, transfers, withdrawals
 from transactions.adjustments import Proposal
 from transactions.batches import Batch
+from transactions.deposits import Deposit
 from transactions.holds import Reservation
 from transactions.models import Account, Adjustment, Hold, Transaction
 from transactions.posting import Posting, post
 from transactions.transfers import Transfer
 from transactions.withdrawals import Withdrawal
 from users.models import User
-from wallet.exceptions import CurrencyMismatch, WalletClosed
-from wallet.locking import lock_wallets
-from wallet.models import Wallet
 
-__all__ = ["Batch", "Proposal", "Reservation", "TransactionService", "Transfer", "Withdrawal"]
+__all__ = [
+    "Batch",
+    "Deposit",
+    "Proposal",
+    "Reservation",
+    "TransactionService",
+    "Transfer",
+    "Withdrawal",
+]
 
 EXPIRY_SECONDS_MAX = 12.0  # less than between two runs in CELERY_BEAT_SCHEDULE
 
@@ -134,27 +140,25 @@ class TransactionService:
         not apply, for the money is there; a frozen wallet is credited too. A second call with the
         same key returns the first transaction. Raises CurrencyMismatch and WalletClosed.
         """
-        wallet = lock_wallets(wallet_id)[wallet_id]
-        # Under the wallet's lock a twin has either committed or not begun.
-        if earlier := Transaction.objects.filter(effect_key=effect_key).first():
-            _require_same(earlier, wallet, amount, currency)
-            return earlier
-        if wallet.currency != currency:
-            raise CurrencyMismatch
-        if wallet.status == Wallet.Status.CLOSED:
-            raise WalletClosed
-        return post(
-            Posting(
-                kind=Transaction.Type.DEPOSIT,
-                debit=Account.GATEWAY_CLEARING,
-                credit=wallet,
+        return deposits.add(
+            Deposit(
+                wallet_id=wallet_id,
                 amount=amount,
                 currency=currency,
+                effect_key=effect_key,
                 description=description,
                 metadata=metadata,
-                effect_key=effect_key,
             )
         )
+
+    @staticmethod
+    @transaction.atomic
+    def add_money_to_many(arrived: Iterable[Deposit]) -> dict[str, Transaction]:
+        """Credit many deposits at once: the transactions by their effect keys.
+
+        Whatever `add_money` would refuse, or has done before, is left out, and has had no effect.
+        """
+        return deposits.add_all(arrived)
 
     @staticmethod
     @transaction.atomic
@@ -249,10 +253,3 @@ class TransactionService:
         ValidationError for an empty reason.
         """
         return adjustments.reject(decider, adjustment_id, reason)
-
-
-def _require_same(earlier: Transaction, wallet: Wallet, amount: Decimal, currency: str) -> None:
-    """One cause, one effect: a caller who says something else under the same key has a bug."""
-    said = (wallet.user_id, amount, currency)
-    if (earlier.to_user_id, earlier.amount, earlier.currency) != said:
-        raise ValueError(f"{earlier.effect_key} already caused {earlier.reference_id}")

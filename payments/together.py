@@ -1,0 +1,124 @@
+"""Many plain payments at once: an event that says that an open intent was paid, as it was ordered.
+
+They are nearly all events, and a hundred of them cost little more than a few alone. What is not
+plain, or in whose way something is, is left to be tried by itself: nothing here decides against it.
+"""
+
+import logging
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from django.db import DatabaseError, transaction
+from django.db.models.functions import Now
+
+from fintech_core.database import execute
+from fintech_core.exceptions import DomainError
+from payments import gateways
+from payments.effects import intents
+from payments.gateways.base import Statement, Subject
+from payments.models import PaymentIntent, WebhookAttempt, WebhookEvent
+from transactions.services import TransactionService
+
+logger = logging.getLogger(__name__)
+
+# Somebody who is in the way of one payment is not to hold the others up.
+PATIENCE = timedelta(milliseconds=250)
+
+
+@dataclass(frozen=True)
+class _Told:
+    attempt: WebhookAttempt
+    event: WebhookEvent
+    said: Statement
+
+
+@dataclass(frozen=True)
+class _Payment:
+    attempt: WebhookAttempt
+    event: WebhookEvent
+    intent: PaymentIntent
+
+
+def credit_plain(attempts: Sequence[WebhookAttempt]) -> set[UUID]:
+    """Credit those of the events that are plain payments; the ids of the events it settled.
+
+    Effects and marks are one database transaction: all of them, or none and an empty set. Rows are
+    locked as for one event: events, intents, wallets, each in the order of their ids.
+    """
+    try:
+        return _credit_plain(attempts)
+    except (DatabaseError, DomainError):
+        logger.warning("payments are tried one by one", extra={"count": len(attempts)})
+        return set()
+
+
+@transaction.atomic
+def _credit_plain(attempts: Sequence[WebhookAttempt]) -> set[UUID]:
+    execute("SET LOCAL lock_timeout = %(patience)s", patience=f"{PATIENCE.microseconds // 1000}ms")
+    payments = list(_plain(_locked_events(attempts)))
+    if not payments:
+        return set()
+    credits = TransactionService.add_money_to_many(
+        intents.deposit_of(payment.intent) for payment in payments
+    )
+    made = {payment: credits.get(intents.effect_key(payment.intent)) for payment in payments}
+    credited = {payment: credit for payment, credit in made.items() if credit}
+    intents.mark_credited({each.intent.pk: credit.pk for each, credit in credited.items()})
+    _mark_processed(credited)
+    return {payment.event.pk for payment in credited}
+
+
+def _locked_events(attempts: Sequence[WebhookAttempt]) -> list[_Told]:
+    """What the events say that are still to be tried, and that can be read."""
+    tries = {attempt.event_id: attempt for attempt in attempts}
+    events = WebhookEvent.objects.select_for_update(no_key=True).filter(
+        pk__in=list(tries), status=WebhookEvent.Status.RECEIVED
+    )
+    told = []
+    for event in events.order_by("pk"):
+        if said := _read(event):
+            told.append(_Told(tries[event.pk], event, said))
+    return told
+
+
+def _read(event: WebhookEvent) -> Statement | None:
+    try:
+        gateway = gateways.gateway_named(event.gateway)
+        said = gateway.parse(headers=event.headers, body=bytes(event.body)).statement
+    except DomainError:  # tried by itself, it is parked with the reason
+        return None
+    return said if said and said.subject == Subject.INTENT else None
+
+
+def _plain(told: Iterable[_Told]) -> Iterator[_Payment]:
+    """The events whose intent takes the credit; of several about one intent, the first."""
+    by_reference = {(each.event.gateway, each.said.gateway_reference): each for each in told}
+    locked = PaymentIntent.objects.select_for_update(no_key=True).filter(
+        gateway_reference__in=[reference for _, reference in by_reference]
+    )
+    for intent in locked.order_by("pk"):
+        each = by_reference.get((intent.gateway, intent.gateway_reference or ""))
+        if each and intents.is_plain_credit(intent, each.said):
+            yield _Payment(each.attempt, each.event, intent)
+
+
+def _mark_processed(credited: Collection[_Payment]) -> None:
+    execute(
+        _PROCESSED,
+        events=[payment.event.pk for payment in credited],
+        intents=[payment.intent.pk for payment in credited],
+    )
+    WebhookAttempt.objects.filter(pk__in=[payment.attempt.pk for payment in credited]).update(
+        outcome=WebhookAttempt.Outcome.PROCESSED, error="", finished_at=Now()
+    )
+
+
+_PROCESSED = """
+UPDATE payments_webhookevent
+   SET status = 'processed', next_attempt_at = NULL, processed_at = now(), last_error = '',
+       intent_id = settled.intent_id
+  FROM unnest(%(events)s::uuid[], %(intents)s::uuid[]) AS settled (event_id, intent_id)
+ WHERE id = settled.event_id
+"""
