@@ -6,13 +6,15 @@ from dataclasses import replace
 
 from benchmarks.bench import Bench, Probe
 from benchmarks.figures import Sample
-from benchmarks.generator import put
+from benchmarks.generator import is_fast, put
 from benchmarks.load import Load, Request
 from benchmarks.processes import ProgramError
 from benchmarks.servers import Database, Web
 
-EVENTS_PER_SECOND = 50  # of the measurement: enough to keep a worker busy for as long
-WARM_UP_EVENTS = 20  # a worker's first tasks take longer
+# Of the measurement: by locust, as many as keep a worker busy for as long; by wrk, which sends for
+# a time, more than are ever accepted in it.
+EVENTS_PER_SECOND, EVENTS_PER_SECOND_MAX = 50, 2_000
+WARM_UP_SECONDS = 1.0  # a worker's first tasks take longer
 CREDITED_SECONDS = 120.0
 POLL_SECONDS = 0.05
 
@@ -36,16 +38,26 @@ _CREDITED = "SELECT count(*) FROM payments_paymentintent WHERE status = 'succeed
 def deposits(bench: Bench, web: Web) -> Probe:
     """From the first event sent to the last one credited; how long accepting took, as facts."""
 
-    def probe(count: int = round(EVENTS_PER_SECOND * bench.seconds)) -> Sample:
-        events = list(_signed(web.database, count))
+    def probe(seconds: float = bench.seconds) -> Sample:
+        load = _load(web.database, seconds)
         before = int(web.database.ask(_CREDITED))
-        accepted = put(Load(requests=events, count=count), web)
+        accepted = put(load, web)
+        if accepted.count > len(load.requests):
+            raise ProgramError("events were sent twice: there were too few")
         _wait_until_credited(web.database, before + accepted.count)
         seconds = time.time() - accepted.began_at
         return replace(Sample.of(accepted), rate=accepted.count / seconds)
 
-    probe(WARM_UP_EVENTS)
+    probe(WARM_UP_SECONDS)
     return probe
+
+
+def _load(database: Database, seconds: float) -> Load:
+    if is_fast():
+        events = list(_signed(database, round(EVENTS_PER_SECOND_MAX * max(seconds, 1))))
+        return Load(requests=events, seconds=seconds, once=True)
+    events = list(_signed(database, round(EVENTS_PER_SECOND * seconds)))
+    return Load(requests=events, count=len(events))
 
 
 def _signed(database: Database, count: int) -> Iterator[Request]:

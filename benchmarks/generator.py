@@ -13,6 +13,11 @@ def put(load: Load, web: Web) -> Outcome:
     return wrk.put(load, web) if plain else put_by_locust(load, web)
 
 
+def is_fast() -> bool:
+    """Whether the load costs next to nothing beside what it measures."""
+    return wrk.program() is not None
+
+
 def describe() -> str:
     """For the report: figures of different programs are not to be compared."""
     locust = f"locust {version('locust')}"

@@ -28,6 +28,7 @@ class Load:
 
     For `seconds`, or until `count` were sent. `keyed`: each with an Idempotency-Key of its own.
     `rate`: so many a second from all connections together; None: as fast as they are answered.
+    `once`: there are more requests than can be answered in the time, and none is sent twice.
     """
 
     requests: Sequence[Request]
@@ -38,15 +39,17 @@ class Load:
     keyed: bool = False
     rate: float | None = None
     warm_up: bool = True
+    once: bool = False
 
     @property
     def is_plain(self) -> bool:
         """As fast as it is answered, for a while, in requests that are short against it."""
-        return self.count is None and self.rate is None and self.warm_up
+        return self.count is None and self.rate is None and (self.warm_up or self.once)
 
     @property
     def warm_up_seconds(self) -> float:
-        return min(WARM_UP_SECONDS_MAX, self.seconds / 5) if self.warm_up else 0.0
+        has_one = self.warm_up and not self.once
+        return min(WARM_UP_SECONDS_MAX, self.seconds / 5) if has_one else 0.0
 
 
 @dataclass(frozen=True)

@@ -358,6 +358,20 @@ class TestAppendOnly:
         with refused_by(f"transactions_transaction_{rule}"):
             run(f"UPDATE transactions_transaction SET {change}")
 
+    def test_given_a_number_in_metadata_when_spelling_it_anew_then_refused(self):
+        """Equal as JSON, but not in the text that the seal covers."""
+        wallet = person().wallet
+        TransactionService.add_money(
+            wallet_id=wallet.pk,
+            amount=Decimal("10.00"),
+            currency="USD",
+            effect_key="gateway:1",
+            metadata={"rate": 1.5},
+        )
+        with refused_by("transactions_transaction_is_frozen"):
+            run("UPDATE transactions_transaction SET metadata = '{\"rate\": 1.500}'")
+        assert breaches() == []
+
     def test_given_refunds_when_moving_them_down_or_above_the_amount_then_refused(self):
         alice, bob = person("10.00"), person()
         refund(bob, send(alice, bob, "10.00").content["id"], "4.00")
