@@ -357,8 +357,18 @@ WALLET_LIMITS: dict[str, dict[str, Decimal | int]] = {
 PAYMENTS_SANDBOX = env.flag("PAYMENTS_SANDBOX", default=False)
 # Two, comma-separated, while rotating; the first signs.
 SANDBOX_WEBHOOK_SECRETS = env.webhook_secrets("SANDBOX_WEBHOOK_SECRET") if PAYMENTS_SANDBOX else []
+# How a worker reaches our own web server, to deliver what the sandbox signed.
+SANDBOX_DELIVERY_BASE_URL = env.base_url("SANDBOX_DELIVERY_BASE_URL", default=PUBLIC_BASE_URL)
+# All of them verify, so that Stripe can be given a new one.
+STRIPE_WEBHOOK_SECRETS = env.optional_secrets("STRIPE_WEBHOOK_SECRET", min_length=16)
+STRIPE_API_KEY = env.str("STRIPE_API_KEY", default="")
+STRIPE_API_BASE = env.optional_base_url("STRIPE_API_BASE")  # empty: Stripe's own
+STRIPE_PAYOUT_ACCOUNT = env.str("STRIPE_PAYOUT_ACCOUNT", default="")
 # Name → adapter. One whose own settings are missing is switched off.
-PAYMENT_GATEWAYS = {"sandbox": "payments.gateways.sandbox.SandboxGateway"}
+PAYMENT_GATEWAYS = {
+    "sandbox": "payments.gateways.sandbox.SandboxGateway",
+    "stripe": "payments.gateways.stripe.StripeGateway",
+}
 PAYMENT_INTENT_LIFETIME = timedelta(hours=24)
 WEBHOOK_MAX_ATTEMPTS = 8
 WEBHOOK_ALLOW_PRIVATE_TARGETS = env.flag("WEBHOOK_ALLOW_PRIVATE_TARGETS", default=False)

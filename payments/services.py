@@ -12,13 +12,13 @@ from django.db.models.functions import Now
 from fintech_core.exceptions import InvalidState
 from fintech_core.idempotency import Answer, IdempotentCall
 from payments import gateways, inbox, queries
-from payments.exceptions import GatewayUnavailable, NotFound
+from payments.exceptions import GatewayRefused, GatewayUnavailable, NotFound
 from payments.gateways.base import CreatedIntent, Gateway, NewIntent, Outcome
 from payments.gateways.sandbox import SandboxGateway
 from payments.models import PaymentIntent, WebhookAttempt
 from users.models import User
 from wallet import limits
-from wallet.exceptions import CurrencyMismatch, WalletFrozen
+from wallet.exceptions import CurrencyMismatch, LimitExceeded, WalletFrozen
 from wallet.models import Wallet
 
 logger = logging.getLogger(__name__)
@@ -40,8 +40,9 @@ class PaymentService:
         `amount` is in major units. The intent is committed first, then the gateway is asked with a
         key derived from it, then its answer is stored: a retry after a crash goes on with the same
         intent. With status 422, remembered: CurrencyMismatch, WalletFrozen (for a closed wallet:
-        a frozen one takes money), LimitExceeded. Raises NotFound for a gateway that is not there
-        and GatewayUnavailable for one that does not answer.
+        a frozen one takes money), LimitExceeded, also for what the gateway will not collect: the
+        intent has failed then. Raises NotFound for a gateway that is not there and
+        GatewayUnavailable for one that does not answer.
         """
         gateways.gateway_named(gateway)
         begun = idempotency.begin(lambda: _new_intent(user, amount, currency, gateway))
@@ -52,6 +53,9 @@ class PaymentService:
         except GatewayUnavailable:
             idempotency.release()
             raise
+        except GatewayRefused as refusal:
+            reason = LimitExceeded(f"The gateway will not collect this: {refusal.failure_code}.")
+            return idempotency.refuse(reason, lambda: _fail(begun))
         return idempotency.finish(lambda: _attach(begun, created))
 
     @staticmethod
@@ -205,6 +209,13 @@ def _attach(intent_id: UUID, created: CreatedIntent) -> PaymentIntent:
             update_fields=["gateway_reference", "client_secret", "checkout_url", "updated_at"]
         )
     return intent
+
+
+def _fail(intent_id: UUID) -> None:
+    """The gateway will not collect it. One that is closed already stays as it is."""
+    PaymentIntent.objects.filter(
+        pk=intent_id, status=PaymentIntent.Status.REQUIRES_PAYMENT, gateway_reference=None
+    ).update(status=PaymentIntent.Status.FAILED, updated_at=Now())
 
 
 def _signature_headers(adapter: Gateway, headers: Mapping[str, str]) -> dict[str, str]:
