@@ -32,6 +32,8 @@ NEVER_DELETED = {
     "fintech_core_idempotencyrecord",
     "users_user",
     "payments_paymentintent",
+    "payments_sandboxdelivery",
+    "payments_sandboxorder",
     "payments_webhookevent",
 }
 # A trigger writes the seals, with the owner's rights: who serves cannot forge one.

@@ -181,6 +181,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 15.0,
         "options": {"expires": 15},
     },
+    "deliver-due-sandbox-events": {
+        "task": "payments.deliver_due_sandbox_events",
+        "schedule": 15.0,
+        "options": {"expires": 15},
+    },
     "expire-payment-intents": {"task": "payments.expire_payment_intents", "schedule": 60.0},
     "cleanup-old-webhook-events": {
         "task": "payments.cleanup_old_webhook_events",
@@ -277,6 +282,16 @@ _PAGE_SECURITY = {
 DOCS_CONTENT_SECURITY = _PAGE_SECURITY
 # Alpine.js, which the admin's theme is built on, evaluates its attributes.
 ADMIN_CONTENT_SECURITY = _PAGE_SECURITY | {"script-src": [SELF, UNSAFE_EVAL]}
+
+# The sandbox's pages have one stylesheet, a form, and no script.
+SANDBOX_CONTENT_SECURITY = {
+    "default-src": [NONE],
+    "style-src": [SELF],
+    "img-src": [SELF],
+    "base-uri": [NONE],
+    "form-action": [SELF],
+    "frame-ancestors": [NONE],
+}
 
 BODY_LIMIT = 2 * 1024 * 1024
 BODY_LIMIT_WEBHOOK = 256 * 1024

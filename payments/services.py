@@ -139,7 +139,7 @@ class PaymentService:
         intent = queries.intent_of(user.pk, intent_id)
         if intent.gateway != sandbox.name or intent.gateway_reference is None:
             raise InvalidState("Only an intent that the sandbox knows can be simulated.")
-        headers, body = sandbox.signed_event(
+        headers, body = sandbox.simulate(
             outcome=Outcome(outcome),
             gateway_reference=intent.gateway_reference,
             amount=intent.amount,

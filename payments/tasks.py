@@ -4,6 +4,7 @@ from uuid import UUID
 
 from celery import shared_task
 
+from payments.sandbox import delivery
 from payments.services import PaymentService
 
 
@@ -28,3 +29,15 @@ def expire_payment_intents(**_newer: object) -> None:
 @shared_task(name="payments.cleanup_old_webhook_events")
 def cleanup_old_webhook_events(**_newer: object) -> None:
     PaymentService.cleanup_old_webhook_events()
+
+
+@shared_task(name="payments.deliver_sandbox_event")
+def deliver_sandbox_event(delivery_id: str, **_newer: object) -> None:
+    """Send one event of the sandbox to our endpoint, if it is due."""
+    delivery.deliver(UUID(delivery_id))
+
+
+@shared_task(name="payments.deliver_due_sandbox_events")
+def deliver_due_sandbox_events(**_newer: object) -> None:
+    """What is too late for the queue, was lost by it, or did not arrive."""
+    delivery.deliver_due()

@@ -11,7 +11,7 @@ MINOR_MAX = 10**15
 
 
 class NotRepresentable(ValueError):
-    """Stripe cannot be asked for exactly this. It is never rounded: that would be another amount."""
+    """Stripe cannot be asked for exactly this; rounded, it would be another amount."""
 
 
 @dataclass(frozen=True)

@@ -2,5 +2,6 @@
 
 from payments.models.event import WebhookAttempt, WebhookEvent
 from payments.models.intent import PaymentIntent
+from payments.models.sandbox import SandboxDelivery, SandboxOrder
 
-__all__ = ["PaymentIntent", "WebhookAttempt", "WebhookEvent"]
+__all__ = ["PaymentIntent", "SandboxDelivery", "SandboxOrder", "WebhookAttempt", "WebhookEvent"]
