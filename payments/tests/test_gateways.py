@@ -2,13 +2,14 @@
 
 import json
 from decimal import Decimal
+from uuid import uuid4
 
 import pytest
 from django.conf import settings
 from django.test import Client, override_settings
 
 from payments import gateways
-from payments.checks import sandbox_has_a_secret
+from payments.checks import sandbox_has_a_secret, stripe_is_the_real_one, stripe_is_whole
 from payments.exceptions import NotFound
 from payments.gateways.base import NewIntent
 from payments.gateways.sandbox import SandboxGateway
@@ -97,10 +98,10 @@ class TestSecondGateway:
             assert code_of(response) == (404, "not_found")
 
 
+@pytest.mark.django_db
 def test_given_the_same_key_when_the_sandbox_is_asked_then_the_same_answer():
     gateway = SandboxGateway.from_settings()
-    intent = PaymentIntent(amount=Decimal("1.00"))
-    asked = NewIntent(id=intent.pk, amount=intent.amount, currency="USD", idempotency_key="k")
+    asked = NewIntent(id=uuid4(), amount=Decimal("1.00"), currency="USD", idempotency_key="k")
     assert gateway.create(asked) == gateway.create(asked)
 
 
@@ -110,6 +111,24 @@ def test_given_a_name_nobody_has_when_asked_then_not_found(sandbox):
         assert gateways.default_gateway() == ("sandbox" if sandbox else "stripe")
         with pytest.raises(NotFound):
             gateways.gateway_named("stripe")
+
+
+def test_given_half_of_stripe_when_checked_then_a_warning():
+    assert stripe_is_whole() == []
+    with override_settings(STRIPE_API_KEY="sk_test_x"):
+        assert [message.id for message in stripe_is_whole()] == ["payments.W002"]
+    with override_settings(STRIPE_WEBHOOK_SECRETS=["whsec_of_an_endpoint"]):
+        assert [message.id for message in stripe_is_whole()] == ["payments.W003"]
+    with override_settings(
+        STRIPE_API_KEY="sk_test_x", STRIPE_WEBHOOK_SECRETS=["whsec_of_an_endpoint"]
+    ):
+        assert stripe_is_whole() == []
+
+
+def test_given_another_server_for_stripe_when_deploying_then_an_error():
+    assert stripe_is_the_real_one() == []
+    with override_settings(STRIPE_API_BASE="http://127.0.0.1:9"):
+        assert [message.id for message in stripe_is_the_real_one()] == ["payments.E001"]
 
 
 def test_given_a_sandbox_without_a_secret_when_checked_then_a_warning():

@@ -240,9 +240,10 @@ class TestEvent:
 
 @pytest.mark.django_db(transaction=True, databases=["default", "owner"])
 def test_given_the_rules_when_migrated_back_and_forth_then_they_are_there_again():
+    intent = PaymentIntentFactory()
     call_command("migrate", "payments", "0001", verbosity=0)
     try:
-        update(PaymentIntentFactory(), currency="EUR")
+        update(intent, currency="EUR")
     finally:
         call_command("migrate", "payments", verbosity=0)
     with refused_by("payments_paymentintent_is_frozen"):
