@@ -20,6 +20,12 @@ from typing import Any, ClassVar, Self
 
 import stripe
 from django.conf import settings
+from stripe.params import (
+    BalanceTransactionListParams,
+    PaymentIntentCreateParams,
+    PayoutCreateParams,
+    RefundCreateParams,
+)
 
 from fintech_core.parsers import MalformedJSON, load_json
 from payments.exceptions import (
@@ -82,7 +88,7 @@ _SAYING = {
 # Those that only say that a refund changed; its `status` tells to what.
 _REFUND_CHANGED = {"refund.created", "refund.updated", "charge.refund.updated"}
 
-_BOTH_CLOCKS = re.compile(r"[0-9]{1,12}", re.ASCII)
+_EPOCH_SECONDS = re.compile(r"[0-9]{1,12}", re.ASCII)
 _PRINTABLE = re.compile(r"[!-~]+", re.ASCII)
 _CURRENCY = re.compile(r"[a-z]{3}", re.ASCII)
 
@@ -118,7 +124,7 @@ class StripeGateway:
     # --- Asking
 
     def create(self, intent: NewIntent) -> CreatedIntent:
-        asked = {
+        asked: PaymentIntentCreateParams = {
             "amount": _minor(intent),
             "currency": intent.currency.lower(),
             "automatic_payment_methods": {"enabled": True},
@@ -149,7 +155,7 @@ class StripeGateway:
         )
         if earlier:
             return earlier
-        asked = {
+        asked: PayoutCreateParams = {
             "amount": minor,
             "currency": payout.currency.lower(),
             "destination": bank_account,
@@ -170,7 +176,7 @@ class StripeGateway:
         )
         if earlier:
             return earlier
-        asked = {
+        asked: RefundCreateParams = {
             "payment_intent": refund.intent_reference,
             "amount": _minor(refund),
             "metadata": mine,
@@ -203,13 +209,9 @@ class StripeGateway:
         line on the day on which it left the balance, and a refund likewise, once they succeeded.
         """
         begin = datetime.combine(day, clock.min, tzinfo=UTC)
-        created = {
-            "gte": int(begin.timestamp()),
-            "lt": int((begin + timedelta(days=1)).timestamp()),
-        }
-        yield from self._lines(created, {"charge", "payment", "refund", "payment_refund"}, {})
+        yield from self._lines(begin, {"charge", "payment", "refund", "payment_refund"}, {})
         if self._payout_account:
-            yield from self._lines(created, {"payout"}, self._on_behalf())
+            yield from self._lines(begin, {"payout"}, self._on_behalf())
 
     # --- Being told
 
@@ -256,9 +258,8 @@ class StripeGateway:
             http_client=stripe.RequestsClient(timeout=(CONNECT_SECONDS, READ_SECONDS)),
         )
 
-    def _on_behalf(self, idempotency_key: str | None = None) -> dict[str, Any]:
-        options: dict[str, Any] = {"stripe_account": self._payout_account}
-        return options | ({"idempotency_key": idempotency_key} if idempotency_key else {})
+    def _on_behalf(self, idempotency_key: str | None = None) -> stripe.RequestOptions:
+        return {"stripe_account": self._payout_account, "idempotency_key": idempotency_key}
 
     def _bank_account(self, payout: NewPayout) -> str:
         """The id of the IBAN among the bank accounts that may be paid; it is added at first."""
@@ -325,9 +326,16 @@ class StripeGateway:
             yield found.to_dict(recursive=True)
 
     def _lines(
-        self, created: dict[str, int], types: set[str], options: dict[str, Any]
+        self, begin: datetime, types: set[str], options: stripe.RequestOptions
     ) -> Iterator[ReportLine]:
-        asked = {"created": created, "limit": PAGE, "expand": ["data.source"]}
+        asked: BalanceTransactionListParams = {
+            "created": {
+                "gte": int(begin.timestamp()),
+                "lt": int((begin + timedelta(days=1)).timestamp()),
+            },
+            "limit": PAGE,
+            "expand": ["data.source"],
+        }
         try:
             listed = self._all(lambda: self._client.v1.balance_transactions.list(asked, options))
             for booked in listed:
@@ -407,7 +415,7 @@ def _signature_of(header: str) -> tuple[str, list[str]]:
     items = [item.partition("=") for item in header.split(",")]
     moments = [value for name, _, value in items if name.strip() == "t"]
     signatures = [value for name, _, value in items if name.strip() == "v1"]
-    if len(moments) != 1 or not _BOTH_CLOCKS.fullmatch(moments[0]):
+    if len(moments) != 1 or not _EPOCH_SECONDS.fullmatch(moments[0]):
         raise InvalidSignature
     return moments[0], signatures[:_SIGNATURES_MAX]
 

@@ -46,10 +46,11 @@ def enqueue_on_commit(made: SandboxDelivery) -> None:
     transaction.on_commit(partial(_enqueue, made.pk, made.next_attempt_at), robust=True)
 
 
-def _enqueue(delivery_id: UUID, due_at: datetime) -> None:
+def _enqueue(delivery_id: UUID, due_at: datetime | None) -> None:
     from payments.tasks import deliver_sandbox_event  # the task calls this module
 
-    seconds = max(0.0, (due_at - datetime.now(tz=UTC)).total_seconds())
+    now = datetime.now(tz=UTC)
+    seconds = max(0.0, ((due_at or now) - now).total_seconds())
     if seconds > QUEUED_SECONDS_MAX:
         return
     try:

@@ -6,12 +6,9 @@ gateway's checkout, the address is the secret.
 
 from typing import Any
 
-from csp.decorators import csp
-from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
-from django.views.decorators.cache import never_cache
 
 from fintech_core.exceptions import InvalidState, plain_problem
 from payments.gateways.sandbox import SandboxGateway
@@ -21,8 +18,6 @@ from payments.sandbox import orders, scenarios
 METHODS = ("GET", "HEAD", "POST")
 
 
-@never_cache
-@csp(settings.SANDBOX_CONTENT_SECURITY)
 def order_page(request: HttpRequest, page: str, reference: str, token: str) -> HttpResponseBase:
     """The page of an order: what can be done with it, and what was. POST: do it."""
     order = orders.find_by_page(page, reference, token) if SandboxGateway.from_settings() else None

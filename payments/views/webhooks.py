@@ -61,7 +61,8 @@ class WebhookViewSet(ViewSet):
         description=(
             "For gateways. The signature is verified over the raw bytes (`sandbox`: Standard"
             " Webhooks; `stripe`: `Stripe-Signature`), whatever the content type. The event is"
-            " stored, answered and processed later; the same event again is answered alike and has no second effect."
+            " stored, answered and processed later; the same event again is answered alike and has"
+            " no second effect."
         ),
         auth=[],
         request={"application/json": OpenApiTypes.OBJECT},
