@@ -1,7 +1,9 @@
 """Which gateways there are, and that a new one is one module and one settings line."""
 
 import json
+from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -11,13 +13,14 @@ from django.test import Client, override_settings
 from payments import gateways
 from payments.checks import sandbox_has_a_secret, stripe_is_the_real_one, stripe_is_whole
 from payments.exceptions import NotFound
-from payments.gateways.base import NewIntent
+from payments.gateways.base import Gateway, NewIntent, NewPayout, Subject
 from payments.gateways.sandbox import SandboxGateway
 from payments.models import PaymentIntent, WebhookEvent
 from payments.services import PaymentService
+from payments.tests import other_gateway
 from payments.tests.factories import PaymentIntentFactory, event_body, signed
 from payments.tests.helpers import INTENTS_URL, balance, code_of
-from payments.tests.other_gateway import signature
+from payments.tests.other_gateway import REMOTE, OtherGateway, signature
 from transactions.tests.helpers import client_of
 from users.tests.factories import UserFactory
 
@@ -48,7 +51,7 @@ class TestSecondGateway:
             INTENTS_URL, {"amount": "12.34", "gateway": "other"}, headers={"Idempotency-Key": "k"}
         ).json()  # fmt: skip
         assert (made["gateway"], made["checkout_url"]) == ("other", "https://pay.example.com/ch")
-        response = deliver_other(charge=made["gateway_reference"], cents=1234)
+        response = deliver_other(order=made["gateway_reference"], cents=1234)
         assert response.json() == {"received": True}
         PaymentService.sweep_webhook_events()
         assert PaymentIntent.objects.get().status == "succeeded"
@@ -59,12 +62,12 @@ class TestSecondGateway:
         PaymentService.receive_webhook(
             gateway="sandbox", headers=signed(body, event_id="1"), body=body
         )
-        deliver_other(charge="ch_x", cents=1)
+        deliver_other(order="ch_x", cents=1)
         assert WebhookEvent.objects.count() == 2
 
     def test_given_a_reference_of_the_sandbox_when_it_reports_then_parked(self):
         intent = PaymentIntentFactory()
-        deliver_other(charge=intent.gateway_reference, cents=10000)
+        deliver_other(order=intent.gateway_reference, cents=10000)
         PaymentService.sweep_webhook_events()
         event = WebhookEvent.objects.get()
         assert (event.status, balance(intent.user)) == ("parked", 0)
@@ -96,6 +99,30 @@ class TestSecondGateway:
             intent = PaymentIntent.objects.get()
             response = client.post(f"{INTENTS_URL}{intent.pk}/simulate/", {"outcome": "failed"})
             assert code_of(response) == (404, "not_found")
+
+
+class TestThirdGateway:
+    """The whole protocol, without anything but its module."""
+
+    def test_given_orders_when_settled_then_fetched_and_reported(self):
+        gateway: Gateway = OtherGateway()
+        payout = NewPayout(
+            id=uuid4(), amount=Decimal("5.00"), currency="USD", idempotency_key="k",
+            iban="DE89370400440532013000", name="Alice Archer",
+        )  # fmt: skip
+        reference = gateway.payout(payout)
+        assert gateway.payout(payout) == reference
+        assert gateway.fetch(Subject.PAYOUT, reference) is None
+        REMOTE[reference].word, REMOTE[reference].at = "transfer.ok", datetime.now(tz=UTC)
+        said = gateway.fetch(Subject.PAYOUT, reference)
+        assert (said.outcome, said.amount, said.currency) == ("paid", Decimal("5.00"), "USD")
+        lines = list(gateway.report(datetime.now(tz=UTC).date()))
+        assert (Subject.PAYOUT, reference) in [(x.subject, x.gateway_reference) for x in lines]
+
+    def test_given_the_document_when_read_then_it_shows_this_module(self):
+        shown = (Path(settings.BASE_DIR) / "ARCHITECTURE.md").read_text()
+        module = Path(other_gateway.__file__).read_text()
+        assert f"```python\n{module}```" in shown
 
 
 @pytest.mark.django_db
