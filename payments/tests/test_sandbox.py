@@ -20,7 +20,7 @@ from payments.services import PaymentService
 from payments.tests.factories import PaymentIntentFactory, settle
 from payments.tests.helpers import INTENTS_URL, balance
 from transactions.tests.helpers import breaches, client_of, refused_by
-from users.tests.factories import UserFactory
+from users.tests.factories import StaffFactory, UserFactory
 
 
 def sandbox():
@@ -299,6 +299,31 @@ class TestPages:
             intent_reference="<b>sbx</b>",
         )  # fmt: skip
         assert "<b>" not in Client().get(page_of(order)).content.decode()
+
+
+@pytest.mark.django_db
+class TestAdmin:
+    LIST = "/admin/payments/sandboxorder/"
+
+    @pytest.fixture
+    def staff(self):
+        client = Client()
+        client.force_login(StaffFactory(permissions=["payments.view_sandboxorder"]))
+        return client
+
+    def test_given_a_payout_when_staff_look_for_it_then_its_page_is_linked(self, staff):
+        order = orders.find("payout", sandbox().payout(new_payout()))
+        scenarios.play(order, "twice")
+        for path in (f"{self.LIST}?q={order.reference}", f"{self.LIST}{order.pk}/change/"):
+            page = staff.get(path).content.decode()
+            assert orders.page_url("payout", order.reference) in page
+        assert staff.post(f"{self.LIST}{order.pk}/change/", {"status": "failed"}).status_code == 403
+
+    def test_given_no_sandbox_when_staff_look_then_403_and_no_entry(self, staff):
+        with override_settings(PAYMENTS_SANDBOX=False):
+            assert staff.get(self.LIST).status_code == 403
+            assert self.LIST not in staff.get("/admin/").content.decode()
+        assert self.LIST in staff.get("/admin/").content.decode()
 
 
 @pytest.mark.django_db(transaction=True)
