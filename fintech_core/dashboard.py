@@ -5,6 +5,7 @@ Every query here is bounded, for the sidebar is on every page.
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group
 from django.db.models import QuerySet
@@ -12,7 +13,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from fintech_core.admin import link, list_page, money
-from payments.models import PaymentIntent, WebhookEvent
+from payments.models import PaymentIntent, SandboxOrder, WebhookEvent
 from transactions.models import (
     Adjustment,
     Hold,
@@ -64,6 +65,7 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
             [
                 _page(request, "Intents", "add_card", PaymentIntent),
                 _events(request),
+                *_sandbox(request),
             ],
         ),
         _section("Staff", _staff_pages(request)),
@@ -96,6 +98,12 @@ def _entry(
         "active": lambda _: is_active and request.path.startswith(page),
         "permission": lambda _: may_view(request, model),
     }
+
+
+def _sandbox(request: HttpRequest) -> list[dict[str, Any]]:
+    """Where there is one."""
+    page = _page(request, "Sandbox orders", "science", SandboxOrder)
+    return [page] if settings.PAYMENTS_SANDBOX else []
 
 
 def _waiting(request: HttpRequest) -> dict[str, Any]:

@@ -104,6 +104,19 @@ class Environment(environ.Env):
         """Comma-separated."""
         return _parts(self.str(name, default=""))
 
+    def optional_secrets(self, name: str, *, min_length: int) -> list[str]:
+        """Comma-separated secrets; there may be none."""
+        secrets = self.names(name)
+        if any(len(secret) < min_length for secret in secrets):
+            raise ImproperlyConfigured(
+                f"{name} is too short: {min_length} characters each, comma-separated, or none."
+            )
+        return secrets
+
+    def optional_base_url(self, name: str) -> str:
+        """Empty if it is not given."""
+        return self.base_url(name, default="") if self.str(name, default="").strip() else ""
+
     def base_url(self, name: str, *, default: str) -> str:
         scheme, separator, rest = self.str(name, default=default).strip().partition("://")
         if scheme.lower() not in ("http", "https") or not separator or not rest.strip("/"):

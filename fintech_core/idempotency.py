@@ -199,6 +199,18 @@ class IdempotentCall:
         record, remembered = self._look()
         return remembered or _store(record, _answer(self.status, self.present(effect())))
 
+    def refuse(self, refusal: DomainError, effect: Callable[[], object]) -> Answer:
+        """Second half, if the gateway will not do it: `effect`, and the refusal as the answer.
+
+        Both together, and remembered: `refusal` is a 422.
+        """
+        return retry_on_conflict(lambda: self._refuse(refusal, effect))
+
+    @transaction.atomic
+    def _refuse(self, refusal: DomainError, effect: Callable[[], object]) -> Answer:
+        effect()
+        return self._recall(refusal)
+
     def _earlier_answer_or(self, refusal: DomainError) -> Answer:
         """Whatever the refused call did is undone. Should the key have an answer, that counts."""
         return retry_on_conflict(lambda: self._recall(refusal))

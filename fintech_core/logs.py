@@ -133,5 +133,7 @@ def logging_config(log_dir: str, level: str = "INFO") -> dict[str, Any]:
             "django.request": {"handlers": [], "level": "ERROR", "propagate": True},
             "django.security.DisallowedHost": {"level": "CRITICAL"},
             "celery.app.trace": {"level": "INFO"},
+            # It tells of every request, and quotes answers, which may name an account.
+            "stripe": {"level": "WARNING"},
         },
     }

@@ -34,6 +34,8 @@ NEVER_DELETED = {
     "payments_paymentintent",
     "payments_payout",
     "payments_suspendeddeposit",
+    "payments_sandboxdelivery",
+    "payments_sandboxorder",
     "payments_webhookevent",
 }
 # A trigger writes the seals, with the owner's rights: who serves cannot forge one.

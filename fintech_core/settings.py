@@ -181,6 +181,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 15.0,
         "options": {"expires": 15},
     },
+    "deliver-due-sandbox-events": {
+        "task": "payments.deliver_due_sandbox_events",
+        "schedule": 15.0,
+        "options": {"expires": 15},
+    },
     "expire-payment-intents": {"task": "payments.expire_payment_intents", "schedule": 60.0},
     "poll-gateways": {
         "task": "payments.poll_gateways",
@@ -283,6 +288,16 @@ DOCS_CONTENT_SECURITY = _PAGE_SECURITY
 # Alpine.js, which the admin's theme is built on, evaluates its attributes.
 ADMIN_CONTENT_SECURITY = _PAGE_SECURITY | {"script-src": [SELF, UNSAFE_EVAL]}
 
+# The sandbox's pages have one stylesheet, a form, and no script.
+SANDBOX_CONTENT_SECURITY = {
+    "default-src": [NONE],
+    "style-src": [SELF],
+    "img-src": [SELF],
+    "base-uri": [NONE],
+    "form-action": [SELF],
+    "frame-ancestors": [NONE],
+}
+
 BODY_LIMIT = 2 * 1024 * 1024
 BODY_LIMIT_WEBHOOK = 256 * 1024
 BODY_LIMIT_UPLOAD = 6 * 1024 * 1024  # a document of 5 MB, its form fields and boundaries
@@ -362,8 +377,18 @@ WALLET_LIMITS: dict[str, dict[str, Decimal | int]] = {
 PAYMENTS_SANDBOX = env.flag("PAYMENTS_SANDBOX", default=False)
 # Two, comma-separated, while rotating; the first signs.
 SANDBOX_WEBHOOK_SECRETS = env.webhook_secrets("SANDBOX_WEBHOOK_SECRET") if PAYMENTS_SANDBOX else []
+# How a worker reaches our own web server, to deliver what the sandbox signed.
+SANDBOX_DELIVERY_BASE_URL = env.base_url("SANDBOX_DELIVERY_BASE_URL", default=PUBLIC_BASE_URL)
+# All of them verify, so that Stripe can be given a new one.
+STRIPE_WEBHOOK_SECRETS = env.optional_secrets("STRIPE_WEBHOOK_SECRET", min_length=16)
+STRIPE_API_KEY = env.str("STRIPE_API_KEY", default="")
+STRIPE_API_BASE = env.optional_base_url("STRIPE_API_BASE")  # empty: Stripe's own
+STRIPE_PAYOUT_ACCOUNT = env.str("STRIPE_PAYOUT_ACCOUNT", default="")
 # Name → adapter. One whose own settings are missing is switched off.
-PAYMENT_GATEWAYS = {"sandbox": "payments.gateways.sandbox.SandboxGateway"}
+PAYMENT_GATEWAYS = {
+    "sandbox": "payments.gateways.sandbox.SandboxGateway",
+    "stripe": "payments.gateways.stripe.StripeGateway",
+}
 PAYMENT_INTENT_LIFETIME = timedelta(hours=24)
 WEBHOOK_MAX_ATTEMPTS = 8
 WEBHOOK_ALLOW_PRIVATE_TARGETS = env.flag("WEBHOOK_ALLOW_PRIVATE_TARGETS", default=False)

@@ -29,6 +29,7 @@ urlpatterns = [
     path("api/docs/", docs(views.DocsView.as_view(url_name="schema")), name="docs"),
     path("admin/", admin.site.urls),
     path("admin", views.read_only(RedirectView.as_view(url="/admin/"))),
+    path("sandbox/", include("payments.sandbox.urls")),
     path("metrics", views.metrics, name="metrics"),
     path("problems/<slug:code>", views.problem_type, name="problem-type"),
     path("", views.read_only(RedirectView.as_view(url="/api/docs/"))),

@@ -33,6 +33,7 @@ from fintech_core.admin import (
 )
 from fintech_core.exceptions import InvalidState
 from payments.models import PaymentIntent, Payout, WebhookAttempt, WebhookEvent
+from payments.sandbox import admin as sandbox_admin  # noqa: F401 - registers the sandbox's page
 from payments.services import PaymentService
 from users import queries as users_queries
 from users.models import User

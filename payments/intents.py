@@ -3,6 +3,8 @@
 from datetime import timedelta
 from uuid import UUID
 
+from django.db.models.functions import Now
+
 from payments import gateways
 from payments.gateways.base import CreatedIntent, NewIntent
 from payments.models import PaymentIntent
@@ -33,3 +35,10 @@ def attach(intent_id: UUID, created: CreatedIntent) -> PaymentIntent:
             update_fields=["gateway_reference", "client_secret", "checkout_url", "updated_at"]
         )
     return intent
+
+
+def fail(intent_id: UUID) -> None:
+    """The gateway will not collect it. One that is closed already stays as it is."""
+    PaymentIntent.objects.filter(
+        pk=intent_id, status=PaymentIntent.Status.REQUIRES_PAYMENT, gateway_reference=None
+    ).update(status=PaymentIntent.Status.FAILED, updated_at=Now())

@@ -12,13 +12,13 @@ from django.db.models.functions import Now
 from fintech_core.exceptions import InvalidState
 from fintech_core.idempotency import Answer, IdempotentCall
 from payments import gateways, inbox, intents, payouts, polling, queries, suspense
-from payments.exceptions import GatewayUnavailable, NotFound
+from payments.exceptions import GatewayRefused, GatewayUnavailable, NotFound
 from payments.gateways.base import Gateway, Outcome
 from payments.gateways.sandbox import SandboxGateway
 from payments.models import PaymentIntent, Payout, SuspendedDeposit, WebhookAttempt
 from users.models import User
 from wallet import limits
-from wallet.exceptions import CurrencyMismatch, WalletFrozen
+from wallet.exceptions import CurrencyMismatch, LimitExceeded, WalletFrozen
 from wallet.models import Wallet
 
 logger = logging.getLogger(__name__)
@@ -41,8 +41,9 @@ class PaymentService:
         `amount` is in major units. The intent is committed first, then the gateway is asked with a
         key derived from it, then its answer is stored: a retry after a crash goes on with the same
         intent. With status 422, remembered: CurrencyMismatch, WalletFrozen (for a closed wallet:
-        a frozen one takes money), LimitExceeded. Raises NotFound for a gateway that is not there
-        and GatewayUnavailable for one that does not answer.
+        a frozen one takes money), LimitExceeded, also for what the gateway will not collect: the
+        intent has failed then. Raises NotFound for a gateway that is not there and
+        GatewayUnavailable for one that does not answer.
         """
         gateways.gateway_named(gateway)
         begun = idempotency.begin(lambda: _new_intent(user, amount, currency, gateway))
@@ -53,6 +54,9 @@ class PaymentService:
         except GatewayUnavailable:
             idempotency.release()
             raise
+        except GatewayRefused as refusal:
+            reason = LimitExceeded(f"The gateway will not collect this: {refusal.failure_code}.")
+            return idempotency.refuse(reason, lambda: intents.fail(begun))
         return idempotency.finish(lambda: intents.attach(begun, created))
 
     @staticmethod
@@ -183,7 +187,7 @@ class PaymentService:
         intent = queries.intent_of(user.pk, intent_id)
         if intent.gateway != sandbox.name or intent.gateway_reference is None:
             raise InvalidState("Only an intent that the sandbox knows can be simulated.")
-        headers, body = sandbox.signed_event(
+        headers, body = sandbox.simulate(
             outcome=Outcome(outcome),
             gateway_reference=intent.gateway_reference,
             amount=intent.amount,

@@ -1,7 +1,10 @@
 """Payments' jobs. Each may run twice, also at once: the services see to it."""
 
+from uuid import UUID
+
 from celery import shared_task
 
+from payments.sandbox import delivery
 from payments.services import PaymentService
 
 
@@ -33,3 +36,15 @@ def cleanup_old_webhook_events(**_newer: object) -> None:
 def poll_gateways(**_newer: object) -> None:
     """Events get lost; this finds out what they would have said."""
     PaymentService.poll_gateways()
+
+
+@shared_task(name="payments.deliver_sandbox_event")
+def deliver_sandbox_event(delivery_id: str, **_newer: object) -> None:
+    """Send one event of the sandbox to our endpoint, if it is due."""
+    delivery.deliver(UUID(delivery_id))
+
+
+@shared_task(name="payments.deliver_due_sandbox_events")
+def deliver_due_sandbox_events(**_newer: object) -> None:
+    """What is too late for the queue, was lost by it, or did not arrive."""
+    delivery.deliver_due()

@@ -200,6 +200,21 @@ SELECT pg_temp.id(10, place), CASE WHEN n <= %(some)s THEN 'retired' ELSE 'sandb
 INSERT INTO payments_webhookattempt (event_id, number, outcome, error, finished_at)
 SELECT pg_temp.id(10, place), 1, 'processed', '', now() FROM things;
 
+-- What the sandbox knows of these intents, and what it still has to send.
+INSERT INTO payments_sandboxorder (id, subject, reference, intent_reference, amount, currency,
+    status, settled_amount, settled_at, created_at)
+SELECT pg_temp.id(30, place), 'payment_intent', 'sbx_crowd' || n, '', 10.00, 'USD',
+       CASE WHEN n <= %(active)s THEN 'succeeded' ELSE 'open' END,
+       CASE WHEN n <= %(active)s THEN 10.00 END, CASE WHEN n <= %(active)s THEN at END, at
+  FROM things;
+
+INSERT INTO payments_sandboxdelivery (id, order_id, event_id, event_type, body, status, attempts,
+    next_attempt_at, answer, delivered_at)
+SELECT pg_temp.id(31, place), pg_temp.id(30, place), 'evt_crowd' || n, 'payment_intent.succeeded',
+       '{}', CASE WHEN is_due THEN 'waiting' ELSE 'delivered' END, 1,
+       CASE WHEN is_due THEN now() END, '', CASE WHEN NOT is_due THEN now() END
+  FROM things;
+
 INSERT INTO fintech_core_ratelimitcounter (key, count, expires_at)
 SELECT md5(n::text), 1, now() + CASE WHEN is_due THEN interval '-1 hour' ELSE '1 hour' END
   FROM things WHERE n > %(others)s - %(some)s;

@@ -32,7 +32,7 @@ from fintech_core.models import RateLimitCounter
 from fintech_core.tests import crowd
 from fintech_core.tests.calls import CALLS, lists
 from fintech_core.tests.plans import explaining, faults_of, plans_of
-from payments.models import PaymentIntent, WebhookEvent
+from payments.models import PaymentIntent, SandboxDelivery, WebhookEvent
 from transactions import checkpoints
 from transactions.models import Hold, LedgerCheckpoint, Transaction
 from transactions.tests.helpers import person, send
@@ -112,6 +112,9 @@ def unsigned_entries() -> int:
 WAITING: dict[str, Callable[[], int]] = {
     "payments.sweep_webhook_events": lambda: WebhookEvent.objects.filter(
         status="received", next_attempt_at__lte=Now()
+    ).count(),
+    "payments.deliver_due_sandbox_events": lambda: SandboxDelivery.objects.filter(
+        status="waiting", next_attempt_at__lte=Now()
     ).count(),
     "payments.expire_payment_intents": lambda: PaymentIntent.objects.filter(
         status="requires_payment", expires_at__lte=Now()

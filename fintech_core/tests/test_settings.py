@@ -57,6 +57,9 @@ def start(program="", **changes):
         ("SANDBOX_WEBHOOK_SECRET", "whsec_AAAA"),
         ("SANDBOX_WEBHOOK_SECRET", "whsec_%%%%"),
         ("SANDBOX_WEBHOOK_SECRET", os.environ["SANDBOX_WEBHOOK_SECRET"] + "," + "A" * 32),
+        ("STRIPE_WEBHOOK_SECRET", "whsec_long_enough_to_use,whsec_short"),
+        ("STRIPE_API_BASE", "api.example.com"),
+        ("SANDBOX_DELIVERY_BASE_URL", "web:8000"),
         ("LEDGER_SIGNING_KEY", None),
         ("LEDGER_SIGNING_KEY", "not base64, but long enough to look like a key!"),
         ("LEDGER_SIGNING_KEY", "c2l4dGVlbiBieXRlcyBhcmUgbm90IGVub3VnaCBoZXJl" * 2),
@@ -96,6 +99,9 @@ def value_of(expression, **changes):
         ("DEFAULT_CURRENCY", "DEFAULT_CURRENCY", "USD"),
         ("EMAIL_URL", "EMAIL_BACKEND", "django.core.mail.backends.console.EmailBackend"),
         ("PUBLIC_BASE_URL", "PUBLIC_BASE_URL", "http://localhost:8000"),
+        ("STRIPE_WEBHOOK_SECRET", "STRIPE_WEBHOOK_SECRETS", []),
+        ("STRIPE_API_BASE", "STRIPE_API_BASE", ""),
+        ("SANDBOX_DELIVERY_BASE_URL", "SANDBOX_DELIVERY_BASE_URL", "http://testserver"),
     ],
 )
 def test_given_an_empty_value_when_starting_then_the_default_holds(name, setting, default):

@@ -7,8 +7,8 @@ It mints money, so it exists only where `PAYMENTS_SANDBOX` is true. It speaks St
 import base64
 import json
 import re
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from math import floor
 from typing import Any, ClassVar, Self
@@ -29,10 +29,14 @@ from payments.gateways.base import (
     GatewayEvent,
     NewIntent,
     NewPayout,
+    NewRefund,
     Outcome,
+    ReportLine,
     Statement,
     Subject,
 )
+from payments.models import SandboxOrder
+from payments.sandbox import orders
 
 ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
 
@@ -41,8 +45,17 @@ _MEANINGS = {
     for subject, outcomes in {
         Subject.INTENT: (Outcome.PROCESSING, Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELED),
         Subject.PAYOUT: (Outcome.PAID, Outcome.FAILED),
+        Subject.REFUND: (Outcome.SUCCEEDED, Outcome.FAILED),
     }.items()
     for outcome in outcomes
+}
+
+FAILURE_CODE_MAX = 100
+_OUTCOMES = {
+    SandboxOrder.Status.SUCCEEDED: Outcome.SUCCEEDED,
+    SandboxOrder.Status.PAID: Outcome.PAID,
+    SandboxOrder.Status.FAILED: Outcome.FAILED,
+    SandboxOrder.Status.CANCELED: Outcome.CANCELED,
 }
 
 _EPOCH_SECONDS = re.compile(r"[0-9]{1,12}", re.ASCII)
@@ -51,7 +64,8 @@ _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
 
 
 class SandboxGateway:
-    """Speaks our own dialect; `create` answers from what it is asked, without any network."""
+    """Speaks our own dialect. What it is asked for it keeps in books of its own, as any other
+    company would: in a transaction of its own, never in ours."""
 
     name: ClassVar[str] = "sandbox"
     signature_headers: ClassVar[tuple[str, ...]] = (ID, TIMESTAMP, SIGNATURE)
@@ -68,20 +82,66 @@ class SandboxGateway:
 
     def create(self, intent: NewIntent) -> CreatedIntent:
         """Derived from the idempotency key, so that the same question has the same answer."""
-        reference = _derived("reference", intent.idempotency_key)[:24]
+        reference = f"sbx_{_derived('reference', intent.idempotency_key)[:24]}"
         secret = _derived("client_secret", intent.idempotency_key)[:32]
+        orders.place(
+            subject=Subject.INTENT,
+            reference=reference,
+            amount=intent.amount,
+            currency=intent.currency,
+        )
         return CreatedIntent(
-            gateway_reference=f"sbx_{reference}",
-            client_secret=f"sbx_{reference}_secret_{secret}",
+            gateway_reference=reference,
+            client_secret=f"{reference}_secret_{secret}",
+            checkout_url=orders.page_url(Subject.INTENT, reference),
         )
 
     def payout(self, payout: NewPayout) -> str:
-        """Derived likewise."""
-        return f"sbx_{_derived('reference', payout.idempotency_key)[:24]}"
+        """It pays nobody, so it keeps neither the name nor the account number."""
+        reference = f"sbx_po_{_derived('payout', payout.idempotency_key)[:24]}"
+        orders.place(
+            subject=Subject.PAYOUT,
+            reference=reference,
+            amount=payout.amount,
+            currency=payout.currency,
+        )
+        return reference
+
+    def refund(self, refund: NewRefund) -> str:
+        reference = f"sbx_re_{_derived('refund', refund.idempotency_key)[:24]}"
+        orders.place(
+            subject=Subject.REFUND,
+            reference=reference,
+            amount=refund.amount,
+            currency=refund.currency,
+            intent_reference=refund.intent_reference,
+        )
+        return reference
 
     def fetch(self, subject: Subject, gateway_reference: str) -> Statement | None:
-        """It keeps no books: whatever became of an order, an event says so."""
-        return None
+        order = orders.find(subject, gateway_reference)
+        outcome = _OUTCOMES.get(SandboxOrder.Status(order.status)) if order else None
+        if order is None or outcome is None:
+            return None
+        return Statement(
+            subject=subject,
+            outcome=outcome,
+            gateway_reference=order.reference,
+            amount=order.settled_amount or order.amount,
+            currency=order.currency,
+            failure_code="sandbox_failed" if outcome == Outcome.FAILED else "",
+        )
+
+    def report(self, day: date) -> Iterator[ReportLine]:
+        for order in orders.settled_on(day):
+            if order.settled_at and order.settled_amount:
+                yield ReportLine(
+                    subject=Subject(order.subject),
+                    gateway_reference=order.reference,
+                    amount=order.settled_amount,
+                    currency=order.currency,
+                    at=order.settled_at,
+                )
 
     def verify(self, *, headers: Mapping[str, str], body: bytes) -> None:
         # The library reads more spellings of a number than one, "nan" among them.
@@ -108,32 +168,56 @@ class SandboxGateway:
             ),
             amount=_amount(facts.get("amount")),
             currency=_currency(facts.get("currency")),
+            failure_code=_failure_code(facts.get("failure_code")),
         )
         return GatewayEvent(event_id=event_id, type=kind, statement=said)
+
+    def simulate(
+        self, *, outcome: Outcome, gateway_reference: str, amount: Decimal, currency: str
+    ) -> tuple[dict[str, str], bytes]:
+        """Let an intent end so; headers and body of the event that tells it."""
+        orders.settle(gateway_reference, outcome, amount)
+        return self.signed_event(
+            outcome=outcome,
+            gateway_reference=gateway_reference,
+            amount=amount,
+            currency=currency,
+        )
 
     def signed_event(
         self, *, outcome: Outcome, gateway_reference: str, amount: Decimal, currency: str
     ) -> tuple[dict[str, str], bytes]:
-        """Headers and body of a new event, as the sandbox would deliver it."""
+        """Headers and body of a new event of an intent, as the sandbox would deliver it."""
+        body = event_body(
+            subject=Subject.INTENT,
+            outcome=outcome,
+            gateway_reference=gateway_reference,
+            amount=amount,
+            currency=currency,
+        )
         now = datetime.now(tz=UTC)
-        event_id = f"evt_{uuid4().hex}"
-        body = json.dumps(
-            {
-                "type": f"payment_intent.{outcome}",
-                "timestamp": now.isoformat().replace("+00:00", "Z"),
-                "data": {
-                    "gateway_reference": gateway_reference,
-                    "amount": format_amount(amount),
-                    "currency": currency,
-                },
-            }
-        ).encode()
-        return self.sign(event_id=event_id, at=now, body=body), body
+        return self.sign(event_id=f"evt_{uuid4().hex}", at=now, body=body), body
 
     def sign(self, *, event_id: str, at: datetime, body: bytes) -> dict[str, str]:
         """The headers under which exactly these bytes are accepted."""
         signature = self._keys[0].sign(event_id, at, _as_text(body))
         return {ID: event_id, TIMESTAMP: str(floor(at.timestamp())), SIGNATURE: signature}
+
+
+def event_body(
+    *, subject: str, outcome: str, gateway_reference: str, amount: Decimal, currency: str
+) -> bytes:
+    """An event in the sandbox's own form; a failure has a reason."""
+    about = {
+        "gateway_reference": gateway_reference,
+        "amount": format_amount(amount),
+        "currency": currency,
+    }
+    if outcome == Outcome.FAILED:
+        about["failure_code"] = "sandbox_failed"
+    moment = datetime.now(tz=UTC).isoformat().replace("+00:00", "Z")
+    event = {"type": f"{subject}.{outcome}", "timestamp": moment, "data": about}
+    return json.dumps(event).encode()
 
 
 class _Key(Webhook):
@@ -181,6 +265,10 @@ def _event_id(value: object) -> str:
     if "." in event_id:
         raise MalformedEvent(f"`{ID}` may not have a dot.")
     return event_id
+
+
+def _failure_code(value: object) -> str:
+    return "" if value is None else _text(value, FAILURE_CODE_MAX, "data.failure_code")
 
 
 def _text(value: object, length_max: int, name: str) -> str:

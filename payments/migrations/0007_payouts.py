@@ -138,7 +138,7 @@ DROP FUNCTION payments_withdrawal_has_its_payout();
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("payments", "0004_list_indexes"),
+        ("payments", "0006_sandbox"),
         ("transactions", "0014_payouts"),
         ("transactions", "0022_list_indexes"),
         ("wallet", "0002_wallet_rules"),

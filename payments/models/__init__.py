@@ -3,6 +3,15 @@
 from payments.models.event import WebhookAttempt, WebhookEvent
 from payments.models.intent import PaymentIntent
 from payments.models.payout import Payout
+from payments.models.sandbox import SandboxDelivery, SandboxOrder
 from payments.models.suspense import SuspendedDeposit
 
-__all__ = ["PaymentIntent", "Payout", "SuspendedDeposit", "WebhookAttempt", "WebhookEvent"]
+__all__ = [
+    "PaymentIntent",
+    "Payout",
+    "SandboxDelivery",
+    "SandboxOrder",
+    "SuspendedDeposit",
+    "WebhookAttempt",
+    "WebhookEvent",
+]

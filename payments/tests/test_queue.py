@@ -173,6 +173,7 @@ def test_given_the_schedule_when_read_then_every_task_in_it_exists():
     ours = {name for name in scheduled if name.startswith("payments.")}
     assert ours == {
         "payments.sweep_webhook_events",
+        "payments.deliver_due_sandbox_events",
         "payments.expire_payment_intents",
         "payments.cleanup_old_webhook_events",
     }

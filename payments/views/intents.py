@@ -43,7 +43,10 @@ _INTENT = {
     "gateway": "sandbox",
     "gateway_reference": "sbx_4f1d2c3b5a69788796a5b4c3",
     "client_secret": "sbx_4f1d2c3b5a69788796a5b4c3_secret_9f3c1d7e5b2a48660c1d2e3f4a5b6c7d",
-    "checkout_url": None,
+    "checkout_url": (
+        "http://localhost:8000/sandbox/checkout/sbx_4f1d2c3b5a69788796a5b4c3/"
+        "0c1d2e3f4a5b6c7d9f3c1d7e5b2a4866/"
+    ),
     "transaction_id": None,
     "expires_at": "2026-11-23T13:00:00.123456Z",
     "created_at": "2026-11-22T13:00:00.123456Z",

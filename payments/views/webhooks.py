@@ -60,8 +60,9 @@ class WebhookViewSet(ViewSet):
         summary="Deliver a gateway's event",
         description=(
             "For gateways. The signature is verified over the raw bytes (`sandbox`: Standard"
-            " Webhooks), whatever the content type. The event is stored, answered and processed"
-            " later; the same event again is answered alike and has no second effect."
+            " Webhooks; `stripe`: `Stripe-Signature`), whatever the content type. The event is"
+            " stored, answered and processed later; the same event again is answered alike and has"
+            " no second effect."
         ),
         auth=[],
         request={"application/json": OpenApiTypes.OBJECT},
@@ -75,6 +76,7 @@ class WebhookViewSet(ViewSet):
             OpenApiParameter("webhook-id", OpenApiTypes.STR, OpenApiParameter.HEADER),
             OpenApiParameter("webhook-timestamp", OpenApiTypes.STR, OpenApiParameter.HEADER),
             OpenApiParameter("webhook-signature", OpenApiTypes.STR, OpenApiParameter.HEADER),
+            OpenApiParameter("Stripe-Signature", OpenApiTypes.STR, OpenApiParameter.HEADER),
         ],
         responses={
             200: OpenApiResponse(WebhookReceivedSerializer, description="Stored."),

@@ -43,6 +43,9 @@ BESIDE_THE_LEDGER: Guarded = dict.fromkeys(
         "wallet_walletstep_no_truncate",
         "wallet_walletstep_reaches_the_wallet",
         "wallet_debitbucket_guard",
+        "payments_sandbox_order_guard",
+        "payments_sandbox_order_no_delete",
+        "payments_sandbox_order_no_truncate",
     ]
 )
 TRIGGERS: Guarded = {
