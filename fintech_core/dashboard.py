@@ -12,6 +12,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from fintech_core.admin import link, list_page, money
+from fintech_core.models import WebhookDelivery, WebhookEndpoint
 from payments.models import PaymentIntent, WebhookEvent
 from transactions.models import (
     Adjustment,
@@ -64,6 +65,13 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
             [
                 _page(request, "Intents", "add_card", PaymentIntent),
                 _events(request),
+            ],
+        ),
+        _section(
+            "Outgoing webhooks",
+            [
+                _page(request, "Endpoints", "send", WebhookEndpoint),
+                _page(request, "Deliveries", "outbox", WebhookDelivery),
             ],
         ),
         _section("Staff", _staff_pages(request)),

@@ -196,6 +196,15 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": timedelta(minutes=5),
         "options": {"expires": 300},
     },
+    "deliver-webhooks": {
+        "task": "fintech_core.deliver_webhooks",
+        "schedule": 5.0,
+        "options": {"expires": 5},
+    },
+    "delete-old-deliveries": {
+        "task": "fintech_core.delete_old_deliveries",
+        "schedule": timedelta(hours=1),
+    },
     "delete-old-debits": {"task": "wallet.delete_old_debits", "schedule": timedelta(hours=1)},
     "delete-dead-sessions": {"task": "users.delete_dead_sessions", "schedule": timedelta(hours=1)},
     "delete-old-counters": {
@@ -295,6 +304,7 @@ PROFILE_RATE = "60/h"
 DOCUMENT_RATE = "20/h"
 SESSION_RATE = "120/m"
 STATEMENT_PDF_RATE = "10/m"
+WEBHOOK_ENDPOINT_RATE = "30/m"
 METRICS_TOKEN = env.optional_secret("METRICS_TOKEN", min_length=16)
 
 REST_FRAMEWORK = {
@@ -331,6 +341,7 @@ SPECTACULAR_SETTINGS = {
         "TransactionStatus": "transactions.models.Transaction.Status",
         "PaymentIntentStatus": "payments.models.PaymentIntent.Status",
         "WebhookEventStatus": "payments.models.WebhookEvent.Status",
+        "WebhookDeliveryStatus": "fintech_core.models.WebhookDelivery.Status",
     },
 }
 
@@ -361,8 +372,13 @@ SANDBOX_WEBHOOK_SECRETS = env.webhook_secrets("SANDBOX_WEBHOOK_SECRET") if PAYME
 PAYMENT_GATEWAYS = {"sandbox": "payments.gateways.sandbox.SandboxGateway"}
 PAYMENT_INTENT_LIFETIME = timedelta(hours=24)
 WEBHOOK_MAX_ATTEMPTS = 8
-WEBHOOK_ALLOW_PRIVATE_TARGETS = env.flag("WEBHOOK_ALLOW_PRIVATE_TARGETS", default=False)
 WEBHOOK_RETENTION = timedelta(days=90)
+
+# --- Outgoing webhooks -------------------------------------------------------------------------
+WEBHOOK_ALLOW_PRIVATE_TARGETS = env.flag("WEBHOOK_ALLOW_PRIVATE_TARGETS", default=False)
+WEBHOOK_SECRET_OVERLAP = timedelta(hours=24)  # two signatures after a rotation
+WEBHOOK_DISABLE_AFTER = timedelta(days=env.count("WEBHOOK_DISABLE_AFTER_DAYS", default=5))
+WEBHOOK_DELIVERY_RETENTION = timedelta(days=30)
 
 # --- Files, mail, language ---------------------------------------------------------------------
 MEDIA_ROOT = env.str("MEDIA_ROOT", default=str(BASE_DIR / "media"))  # private: never served by URL

@@ -8,6 +8,7 @@ from django.views.generic import RedirectView
 from rest_framework.routers import DefaultRouter
 
 from fintech_core import views
+from fintech_core.webhooks import urls as webhooks_urls
 from payments import urls as payments_urls
 from transactions import urls as transactions_urls
 from users import urls as users_urls
@@ -18,7 +19,7 @@ docs = csp(settings.DOCS_CONTENT_SECURITY)
 router = DefaultRouter(use_regex_path=False)
 router.include_root_view = False
 router.include_format_suffixes = False  # one URL for each thing
-for app_urls in (users_urls, wallet_urls, transactions_urls, payments_urls):
+for app_urls in (users_urls, wallet_urls, transactions_urls, payments_urls, webhooks_urls):
     app_urls.register(router)
 
 urlpatterns = [

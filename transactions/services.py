@@ -12,7 +12,7 @@ from django.db import transaction
 
 from fintech_core.database import retry_on_conflict
 from fintech_core.idempotency import Answer, IdempotentCall
-from transactions import adjustments, batches, holds, refunds, transfers
+from transactions import adjustments, batches, events, holds, refunds, transfers
 from transactions.adjustments import Proposal
 from transactions.batches import Batch
 from transactions.holds import Reservation
@@ -142,7 +142,7 @@ class TransactionService:
             raise CurrencyMismatch
         if wallet.status == Wallet.Status.CLOSED:
             raise WalletClosed
-        return post(
+        made = post(
             Posting(
                 kind=Transaction.Type.DEPOSIT,
                 debit=Account.GATEWAY_CLEARING,
@@ -154,6 +154,8 @@ class TransactionService:
                 effect_key=effect_key,
             )
         )
+        events.deposited(made)
+        return made
 
     @staticmethod
     @transaction.atomic

@@ -43,6 +43,11 @@ BESIDE_THE_LEDGER: Guarded = dict.fromkeys(
         "wallet_walletstep_no_truncate",
         "wallet_walletstep_reaches_the_wallet",
         "wallet_debitbucket_guard",
+        "fintech_core_webhookendpoint_begins",
+        "fintech_core_webhookendpoint_guard",
+        "fintech_core_outgoingevent_no_change",
+        "fintech_core_webhookdelivery_may_be_heard",
+        "fintech_core_webhookdelivery_guard",
     ]
 )
 TRIGGERS: Guarded = {
@@ -126,6 +131,8 @@ CONSTRAINTS: Guarded = {
     "transactions_transaction_has_a_moment": 7,
     "transactions_ledger_has_a_moment": 7,
     "wallet_debitbucket_begins_on_the_hour": None,
+    "fintech_core_webhookendpoint_listens": None,
+    "fintech_core_webhookendpoint_secret_is_encrypted": None,
 }
 # What a declared constraint is about, by app.
 _APPS: Guarded = {
