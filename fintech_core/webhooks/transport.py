@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from http.client import HTTPConnection as PlainConnection
 from http.client import HTTPException
 from typing import Any
 
@@ -75,8 +76,8 @@ def _reason(exc: Exception, seconds: float) -> str:
     """In words of ours, for the endpoint's owner: an exception's own may say too much."""
     if isinstance(exc, TargetRefused):
         return str(exc)
-    if seconds >= TOTAL_SECONDS - _NOTHING_SHORTER:
-        return f"There was no complete answer within {TOTAL_SECONDS:.0f} seconds."
+    if isinstance(exc, TimeoutError) or seconds >= TOTAL_SECONDS - _NOTHING_SHORTER:
+        return f"There was no complete answer within {TOTAL_SECONDS:g} seconds."
     cause = exc.__cause__ or exc
     if isinstance(exc, ssl.SSLCertVerificationError) or isinstance(
         cause, ssl.SSLCertVerificationError
@@ -98,18 +99,21 @@ def _exchange(
 ) -> tuple[int, str]:
     target = parse_target(url)
     addresses = addresses_of(target, seconds=min(CONNECT_SECONDS, _left(deadline)))
-    with _connected(addresses, target.port, deadline) as sock:
+    with _connected(addresses, target.port, deadline) as (sock, was_cut):
         connection = _over(sock, target.host, target.port, is_tls=target.is_tls)
         try:
             connection.connect()
             connection.request(
                 "POST", target.path, body=body, headers=dict(headers), preload_content=False
             )
-            response = connection.getresponse()
-            answer = response.read(RESPONSE_KEPT, decode_content=False)
-            return response.status, _as_text(answer)
+            # The standard library's: urllib3 would unpack it, and log its URL.
+            response = PlainConnection.getresponse(connection)
+            answer = response.read(RESPONSE_KEPT)
         finally:
             connection.close()
+        if was_cut.is_set():  # what was left of it looked like an end
+            raise TimeoutError
+        return response.status, _as_text(answer)
 
 
 def _over(sock: socket.socket, host: str, port: int, *, is_tls: bool) -> HTTPConnection:
@@ -145,27 +149,31 @@ def tls_context() -> ssl.SSLContext:
 
 
 @contextmanager
-def _connected(addresses: list[str], port: int, deadline: float) -> Iterator[socket.socket]:
-    """A socket to the first address that takes the connection, cut off at the deadline.
+def _connected(
+    addresses: list[str], port: int, deadline: float
+) -> Iterator[tuple[socket.socket, threading.Event]]:
+    """A socket to the first address that takes the connection, cut off at the deadline, and whether
+    it was.
 
     A timeout alone would begin anew with each byte, so a server that sends one now and then could
     keep us for ever.
     """
     sock = _connect(addresses, port, deadline)
     # A second handle on the same connection: TLS takes the first one over.
-    handle = sock.dup()
-    alarm = threading.Timer(_left(deadline), _cut, [handle])
+    handle, was_cut = sock.dup(), threading.Event()
+    alarm = threading.Timer(_left(deadline), _cut, [handle, was_cut])
     alarm.daemon = True
     alarm.start()
     try:
-        yield sock
+        yield sock, was_cut
     finally:
         alarm.cancel()
         handle.close()
         sock.close()
 
 
-def _cut(handle: socket.socket) -> None:
+def _cut(handle: socket.socket, was_cut: threading.Event) -> None:
+    was_cut.set()
     try:
         handle.shutdown(socket.SHUT_RDWR)
     except OSError:
@@ -176,7 +184,7 @@ def _connect(addresses: list[str], port: int, deadline: float) -> socket.socket:
     give_up = min(deadline, time.monotonic() + CONNECT_SECONDS)
     for address in addresses:
         try:
-            sock = socket.create_connection((address, port), timeout=_left(give_up))
+            sock = _open(address, port, _left(give_up))
         except OSError:
             continue
         try:
@@ -187,6 +195,18 @@ def _connect(addresses: list[str], port: int, deadline: float) -> socket.socket:
         sock.settimeout(_left(deadline))
         return sock
     raise _CannotConnect
+
+
+def _open(address: str, port: int, seconds: float) -> socket.socket:
+    """A connection to this very address: nothing is resolved here."""
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    try:
+        sock.settimeout(seconds)
+        sock.connect((address, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _left(deadline: float) -> float:

@@ -1,6 +1,7 @@
 """Every effect that somebody listens to is told to them, and to nobody else."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
@@ -130,8 +131,8 @@ class TestMoney:
         alice, bob = listening("100.00"), listening()
         legs = [Transfer(recipient=str(bob.pk), amount=Decimal(n)) for n in (1, 2, 500)]
         batch = Batch(mode=TransferBatch.Mode.INDEPENDENT, legs=legs)
-        call = call_by(alice)
-        TransactionService.transfer_batch(sender=alice, batch=batch, idempotency=batch_call(call))
+        call = replace(call_by(alice), present=lambda made: {"id": made.batch.pk})
+        TransactionService.transfer_batch(sender=alice, batch=batch, idempotency=call)
         assert [leg["balance_after"] for leg in told(alice)] == ["99.00", "97.00"]
         assert [leg["balance_after"] for leg in told(bob)] == ["1.00", "3.00"]
 
@@ -152,13 +153,6 @@ class TestMoney:
         [to_alice], [to_bob] = told(alice, "refund.created"), told(bob, "refund.created")
         assert (to_alice["balance_after"], to_bob["balance_after"]) == ("94.00", "6.00")
         assert breaches() == []
-
-
-def batch_call(call):
-    """A batch has no id of its own kind to answer with."""
-    from dataclasses import replace
-
-    return replace(call, present=lambda made: {"id": made.batch.pk})
 
 
 class TestHolds:
