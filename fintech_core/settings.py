@@ -341,6 +341,7 @@ SPECTACULAR_SETTINGS = {
         "TransactionStatus": "transactions.models.Transaction.Status",
         "PaymentIntentStatus": "payments.models.PaymentIntent.Status",
         "WebhookEventStatus": "payments.models.WebhookEvent.Status",
+        "DeliveryOutcome": "fintech_core.models.DeliveryAttempt.Outcome",
         "WebhookDeliveryStatus": "fintech_core.models.WebhookDelivery.Status",
     },
 }

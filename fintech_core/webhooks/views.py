@@ -169,6 +169,7 @@ class WebhookEndpointViewSet(ListModelMixin, RetrieveModelMixin, GenericViewSet[
         summary="List what was sent to an endpoint",
         description="Newest first.",
         parameters=[_STATUS],
+        filters=True,
         responses={200: WebhookDeliverySerializer(many=True), **problems(400, 401, 404)},
     )
     @action(detail=True, serializer_class=WebhookDeliverySerializer)

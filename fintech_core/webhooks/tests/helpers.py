@@ -10,12 +10,17 @@ from fintech_core.webhooks import delivery, services
 from users.models import User
 from users.tests.factories import StaffFactory
 
-SOMEWHERE = "https://192.0.2.1/hooks"
+SOMEWHERE = "https://8.8.8.8/hooks"  # public; nothing in the tests is sent there
 
 
 def endpoint_for(user: User, url: str, *types: str, **facts: Any) -> WebhookEndpoint:
     new = services.NewEndpoint(url=url, event_types=list(types) or ["*"], **facts)
     return services.register(user=user, new=new)
+
+
+def register_quietly(user: User) -> WebhookEndpoint:
+    """One that may be registered, for tests that send nothing."""
+    return endpoint_for(user, SOMEWHERE)
 
 
 def listener() -> User:
