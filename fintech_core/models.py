@@ -7,6 +7,7 @@ from django.db.models.functions import Now
 
 from fintech_core.webhooks.models import (
     DeliveryAttempt,
+    DeliveryTurn,
     OutgoingEvent,
     WebhookDelivery,
     WebhookEndpoint,
@@ -14,6 +15,7 @@ from fintech_core.webhooks.models import (
 
 __all__ = [
     "DeliveryAttempt",
+    "DeliveryTurn",
     "IdempotencyRecord",
     "OutgoingEvent",
     "RateLimitCounter",

@@ -14,7 +14,12 @@ GROUP = "Operations"
 # All their models may be viewed, but for the kernel's bookkeeping: nobody browses idempotency, nor
 # what happened to whom beside the delivery that tells it.
 VIEWED_APPS = ("users", "wallet", "transactions", "payments", "fintech_core", "admin")
-HIDDEN = ("view_idempotencyrecord", "view_ratelimitcounter", "view_outgoingevent")
+HIDDEN = (
+    "view_idempotencyrecord",
+    "view_ratelimitcounter",
+    "view_outgoingevent",
+    "view_deliveryturn",
+)
 # Whoever may propose an adjustment may also approve one, only never their own. Nobody decides about
 # their own wallet, either.
 EXTRA = (

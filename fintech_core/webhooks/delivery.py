@@ -20,13 +20,11 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.core.cache import cache
 from django.db import DatabaseError, transaction
 from django.db.models import Count, Max, QuerySet
 from django.db.models.functions import Now
-from redis.exceptions import RedisError
 
-from fintech_core.database import database_time, query, retry_on_conflict
+from fintech_core.database import database_time, execute, query, retry_on_conflict
 from fintech_core.webhooks import signing, transport
 from fintech_core.webhooks.models import DeliveryAttempt, WebhookDelivery, WebhookEndpoint
 from fintech_core.webhooks.transport import Result
@@ -317,36 +315,30 @@ def switch_off(endpoint: WebhookEndpoint, reason: Reason, now: datetime) -> None
 # --- Jobs ----------------------------------------------------------------------------------------
 
 RUN_SECONDS = 20.0
-_BUSY = "webhooks:delivering"
 
 
 def run() -> int:
     """`deliver_due`, unless another worker is at it: slow receivers must not take all workers.
 
-    That is a courtesy among workers, kept in Redis; what is right does not depend on it. Once no
-    more is claimed, the next one may begin, while the last answers are still waited for.
+    What is right does not depend on that. Once no more is claimed, the next run may begin, while
+    the last answers are still waited for; and `RUN_SECONDS` after one that died began.
     """
     begun = time.monotonic()
-    if not _is_first():
+    if not query(_TAKE_TURN, seconds=RUN_SECONDS):
         return 0
     tried = deliver_due(seconds_max=RUN_SECONDS)
     if time.monotonic() - begun < RUN_SECONDS:
-        _let_others()
+        execute(_END_TURN)
     return tried
 
 
-def _is_first() -> bool:
-    try:
-        return bool(cache.add(_BUSY, 1, timeout=int(RUN_SECONDS)))
-    except (RedisError, OSError):
-        return True
-
-
-def _let_others() -> None:
-    try:
-        cache.delete(_BUSY)
-    except (RedisError, OSError):
-        logger.warning("the end of a delivery run was not noted")
+_TAKE_TURN = """
+INSERT INTO fintech_core_deliveryturn AS turn (id, until)
+VALUES (1, now() + make_interval(secs => %(seconds)s))
+    ON CONFLICT (id) DO UPDATE SET until = excluded.until WHERE turn.until <= now()
+RETURNING 1
+"""
+_END_TURN = "UPDATE fintech_core_deliveryturn SET until = now() WHERE id = 1"
 
 
 def delete_old() -> int:

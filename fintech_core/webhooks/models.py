@@ -270,3 +270,18 @@ class DeliveryAttempt(models.Model):
 
     def __str__(self) -> str:
         return f"try {self.number}: {self.outcome}"
+
+
+class DeliveryTurn(models.Model):
+    """The one row that says until when nobody else begins to deliver; see `delivery.run`."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    until = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(name="fintech_core_deliveryturn_is_one", condition=Q(id=1))
+        ]
+
+    def __str__(self) -> str:
+        return f"until {self.until}"

@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.conf import settings as configured
-from django.core.cache import cache
 from django.db import connections
 from django.utils import timezone
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from fintech_core.models import (
     DeliveryAttempt,
+    DeliveryTurn,
     OutgoingEvent,
     WebhookDelivery,
     WebhookEndpoint,
@@ -286,10 +286,10 @@ class TestAtOnce:
     ):
         endpoint_for(alice, receiver.url())
         happens_to(alice)
-        cache.add("webhooks:delivering", 1, timeout=5)
+        DeliveryTurn.objects.create(until=timezone.now() + timedelta(seconds=20))
         deliver_webhooks()
         assert receiver.received == []
-        cache.clear()
+        DeliveryTurn.objects.update(until=timezone.now())  # that one died long ago
         deliver_webhooks()
         deliver_webhooks()
         assert len(receiver.received) == 1
