@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db.models.functions import Now
 
 from fintech_core.models import WebhookDelivery, WebhookEndpoint
-from fintech_core.webhooks.tests.helpers import register_quietly
+from fintech_core.tests.webhooks.helpers import register_quietly
 from payments.tests.factories import (
     PaymentIntentFactory,
     WebhookEventFactory,

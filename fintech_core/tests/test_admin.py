@@ -23,7 +23,7 @@ from fintech_core.models import (
     WebhookEndpoint,
 )
 from fintech_core.operations import GROUP, VIEWED_APPS, give_operations_their_permissions
-from fintech_core.webhooks.tests.helpers import register_quietly
+from fintech_core.tests.webhooks.helpers import register_quietly
 from payments.models import PaymentIntent, WebhookEvent
 from payments.tests.factories import PaymentIntentFactory, WebhookEventFactory
 from transactions.batches import Batch, transfer_batch

@@ -10,9 +10,9 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from fintech_core.models import OutgoingEvent, WebhookDelivery, WebhookEndpoint
+from fintech_core.tests.webhooks.helpers import endpoint_for, listener
 from fintech_core.webhooks.kinds import EventType
 from fintech_core.webhooks.outbox import Happened, emit
-from fintech_core.webhooks.tests.helpers import endpoint_for, listener
 from payments.services import PaymentService
 from payments.tests.factories import PaymentIntentFactory, event_body, signed
 from payments.tests.helpers import post_webhook

@@ -22,15 +22,15 @@ from fintech_core.models import (
     WebhookEndpoint,
 )
 from fintech_core.tasks import delete_old_deliveries, deliver_webhooks
-from fintech_core.webhooks import delivery, services
-from fintech_core.webhooks.tests.helpers import (
+from fintech_core.tests.webhooks.helpers import (
     deliver,
     endpoint_for,
     listener,
     make_due,
     only_delivery,
 )
-from fintech_core.webhooks.tests.receiver import answering, receiving, slowly
+from fintech_core.tests.webhooks.receiver import answering, receiving, slowly
+from fintech_core.webhooks import delivery, services
 from transactions.tests.helpers import at_once, breaches, person, send
 from users.models import User
 from users.tests.factories import StaffFactory

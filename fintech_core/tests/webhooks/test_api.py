@@ -7,8 +7,8 @@ import pytest
 from django.db import IntegrityError
 
 from fintech_core.models import WebhookDelivery, WebhookEndpoint
+from fintech_core.tests.webhooks.helpers import SOMEWHERE, listener, register_quietly
 from fintech_core.webhooks import targets
-from fintech_core.webhooks.tests.helpers import SOMEWHERE, listener, register_quietly
 from transactions.tests.helpers import at_once, client_of, person, send
 from users.tests.factories import StaffFactory, client_for
 

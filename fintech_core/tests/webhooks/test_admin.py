@@ -6,8 +6,8 @@ from django.test import Client
 from django.urls import reverse
 
 from fintech_core.models import WebhookDelivery, WebhookEndpoint
+from fintech_core.tests.webhooks.helpers import endpoint_for, register_quietly
 from fintech_core.webhooks.services import REPLAY_PERMISSION, SWITCH_PERMISSION
-from fintech_core.webhooks.tests.helpers import endpoint_for, register_quietly
 from transactions.tests.helpers import person, send
 from users.tests.factories import StaffFactory
 

@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-from fintech_core.webhooks import targets, transport
-from fintech_core.webhooks.targets import TargetRefused, is_public, parse_target
-from fintech_core.webhooks.tests.receiver import (
+from fintech_core.tests.webhooks.receiver import (
     answering,
     drip_feeding,
     receiving,
     slowly,
 )
+from fintech_core.webhooks import targets, transport
+from fintech_core.webhooks.targets import TargetRefused, is_public, parse_target
 
 PRIVATE = [
     "0.0.0.0",
