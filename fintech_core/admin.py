@@ -341,3 +341,6 @@ class StaffLogAdmin(HistoryAdmin):
 admin.site.unregister(Group)
 admin.site.register(Group, GroupAdmin)
 admin.site.register(LogEntry, StaffLogAdmin)
+
+# Last, for it is made of what stands above.
+from fintech_core.webhooks import admin as _webhooks  # noqa: E402, F401 - registers its pages

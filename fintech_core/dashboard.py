@@ -13,6 +13,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from fintech_core.admin import link, list_page, money
+from fintech_core.models import WebhookDelivery, WebhookEndpoint
 from payments.models import PaymentIntent, SandboxOrder, WebhookEvent
 from transactions.models import (
     Adjustment,
@@ -66,6 +67,13 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
                 _page(request, "Intents", "add_card", PaymentIntent),
                 _events(request),
                 *_sandbox(request),
+            ],
+        ),
+        _section(
+            "Outgoing webhooks",
+            [
+                _page(request, "Endpoints", "send", WebhookEndpoint),
+                _page(request, "Deliveries", "outbox", WebhookDelivery),
             ],
         ),
         _section("Staff", _staff_pages(request)),

@@ -5,6 +5,24 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from fintech_core.webhooks.models import (
+    DeliveryAttempt,
+    DeliveryTurn,
+    OutgoingEvent,
+    WebhookDelivery,
+    WebhookEndpoint,
+)
+
+__all__ = [
+    "DeliveryAttempt",
+    "DeliveryTurn",
+    "IdempotencyRecord",
+    "OutgoingEvent",
+    "RateLimitCounter",
+    "WebhookDelivery",
+    "WebhookEndpoint",
+]
+
 
 class IdempotencyRecord(models.Model):
     """The answer that one key got, once and for ever.

@@ -11,8 +11,15 @@ from django.contrib.auth.management import create_permissions
 from django.db.models import Q
 
 GROUP = "Operations"
-# All their models may be viewed. The shared kernel's are not here: nobody browses idempotency.
-VIEWED_APPS = ("users", "wallet", "transactions", "payments", "admin")
+# All their models may be viewed, but for the kernel's bookkeeping: nobody browses idempotency, nor
+# what happened to whom beside the delivery that tells it.
+VIEWED_APPS = ("users", "wallet", "transactions", "payments", "fintech_core", "admin")
+HIDDEN = (
+    "view_idempotencyrecord",
+    "view_ratelimitcounter",
+    "view_outgoingevent",
+    "view_deliveryturn",
+)
 # Whoever may propose an adjustment may also approve one, only never their own. Nobody decides about
 # their own wallet, either.
 EXTRA = (
@@ -25,6 +32,8 @@ EXTRA = (
     "add_ledgercheckpoint",
     "change_status",
     "change_limits",
+    "switch_webhookendpoint",
+    "replay_webhookdelivery",
 )
 
 
@@ -39,9 +48,13 @@ def give_operations_their_permissions(*, app_config: Any, using: str, apps: Apps
         return
     # Django makes the permissions by a receiver of the same signal, which may come later.
     create_permissions(app_config, verbosity=0, using=using, apps=apps)
-    wanted = permission_model.objects.using(using).filter(
-        Q(codename__startswith="view_") | Q(codename__in=EXTRA),
-        content_type__app_label=app_config.label,
+    wanted = (
+        permission_model.objects.using(using)
+        .filter(
+            Q(codename__startswith="view_") | Q(codename__in=EXTRA),
+            content_type__app_label=app_config.label,
+        )
+        .exclude(codename__in=HIDDEN)
     )
     group, _made = group_model.objects.using(using).get_or_create(name=GROUP)
     group.permissions.add(*wanted)

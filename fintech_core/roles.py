@@ -30,6 +30,7 @@ NEVER_DELETED = {
     "transactions_transaction",
     "wallet_wallet",
     "fintech_core_idempotencyrecord",
+    "fintech_core_webhookendpoint",
     "users_user",
     "payments_paymentintent",
     "payments_payout",

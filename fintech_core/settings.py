@@ -206,6 +206,15 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": timedelta(minutes=5),
         "options": {"expires": 300},
     },
+    "deliver-webhooks": {
+        "task": "fintech_core.deliver_webhooks",
+        "schedule": 5.0,
+        "options": {"expires": 5},
+    },
+    "delete-old-deliveries": {
+        "task": "fintech_core.delete_old_deliveries",
+        "schedule": timedelta(hours=1),
+    },
     "delete-old-debits": {"task": "wallet.delete_old_debits", "schedule": timedelta(hours=1)},
     "delete-dead-sessions": {"task": "users.delete_dead_sessions", "schedule": timedelta(hours=1)},
     "delete-old-counters": {
@@ -315,6 +324,7 @@ PROFILE_RATE = "60/h"
 DOCUMENT_RATE = "20/h"
 SESSION_RATE = "120/m"
 STATEMENT_PDF_RATE = "10/m"
+WEBHOOK_ENDPOINT_RATE = "30/m"
 METRICS_TOKEN = env.optional_secret("METRICS_TOKEN", min_length=16)
 
 REST_FRAMEWORK = {
@@ -351,6 +361,8 @@ SPECTACULAR_SETTINGS = {
         "TransactionStatus": "transactions.models.Transaction.Status",
         "PaymentIntentStatus": "payments.models.PaymentIntent.Status",
         "WebhookEventStatus": "payments.models.WebhookEvent.Status",
+        "DeliveryOutcome": "fintech_core.models.DeliveryAttempt.Outcome",
+        "WebhookDeliveryStatus": "fintech_core.models.WebhookDelivery.Status",
     },
 }
 
@@ -391,11 +403,16 @@ PAYMENT_GATEWAYS = {
 }
 PAYMENT_INTENT_LIFETIME = timedelta(hours=24)
 WEBHOOK_MAX_ATTEMPTS = 8
-WEBHOOK_ALLOW_PRIVATE_TARGETS = env.flag("WEBHOOK_ALLOW_PRIVATE_TARGETS", default=False)
 # How long gateways deliver an event again and again (Stripe: up to three days); a system check sees
 # to it that payloads are kept for longer.
 WEBHOOK_RETRY_HORIZON = timedelta(days=7)
 WEBHOOK_RETENTION = timedelta(days=90)
+
+# --- Outgoing webhooks -------------------------------------------------------------------------
+WEBHOOK_ALLOW_PRIVATE_TARGETS = env.flag("WEBHOOK_ALLOW_PRIVATE_TARGETS", default=False)
+WEBHOOK_SECRET_OVERLAP = timedelta(hours=24)  # two signatures after a rotation
+WEBHOOK_DISABLE_AFTER = timedelta(days=env.count("WEBHOOK_DISABLE_AFTER_DAYS", default=5))
+WEBHOOK_DELIVERY_RETENTION = timedelta(days=30)
 
 # --- Files, mail, language ---------------------------------------------------------------------
 MEDIA_ROOT = env.str("MEDIA_ROOT", default=str(BASE_DIR / "media"))  # private: never served by URL

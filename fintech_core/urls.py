@@ -8,6 +8,7 @@ from django.views.generic import RedirectView
 from rest_framework.routers import DefaultRouter
 
 from fintech_core import views
+from fintech_core.webhooks import urls as webhooks_urls
 from payments import urls as payments_urls
 from transactions import urls as transactions_urls
 from users import urls as users_urls
@@ -19,7 +20,7 @@ router = DefaultRouter(use_regex_path=False)
 router.include_root_view = False
 router.include_format_suffixes = False  # one URL for each thing
 # What is called most comes first: a path is compared with one pattern after the other.
-for app_urls in (transactions_urls, wallet_urls, payments_urls, users_urls):
+for app_urls in (transactions_urls, wallet_urls, payments_urls, users_urls, webhooks_urls):
     app_urls.register(router)
 
 urlpatterns = [

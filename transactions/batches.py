@@ -13,6 +13,7 @@ from django.db.models import prefetch_related_objects
 from fintech_core.database import database_time
 from fintech_core.exceptions import DomainError
 from fintech_core.money import total
+from transactions import events
 from transactions.limit_use import Allowance
 from transactions.models import Transaction, TransferBatch, TransferBatchLeg
 from transactions.posting import Posting, post_all
@@ -69,7 +70,9 @@ def transfer_batch(sender: User, asked: Batch) -> BatchResult:
     decide = books.decide_together if asked.mode == Mode.ATOMIC else books.decide_each
     decided = decide(asked.legs)
     accepted = [posting for posting in decided if isinstance(posting, Posting)]
-    made = iter(post_all(accepted, books.allowance.taken) if accepted else [])
+    posted = post_all(accepted, books.allowance.taken) if accepted else []
+    events.transferred(posted)
+    made = iter(posted)
     legs = [_result(index, decision, made) for index, decision in enumerate(decided)]
     return BatchResult(_record(books.source, asked.mode, legs), legs)
 

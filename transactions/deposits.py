@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from uuid import UUID
 
+from transactions import events
 from transactions.models import Account, Transaction
 from transactions.posting import Posting, post, post_all
 from wallet.exceptions import CurrencyMismatch, WalletClosed
@@ -35,7 +36,9 @@ def add(deposit: Deposit) -> Transaction:
         raise CurrencyMismatch
     if wallet.status == Wallet.Status.CLOSED:
         raise WalletClosed
-    return post(_posting(deposit, wallet))
+    made = post(_posting(deposit, wallet))
+    events.deposited(made)
+    return made
 
 
 def add_all(deposits: Iterable[Deposit]) -> dict[str, Transaction]:
@@ -54,6 +57,7 @@ def add_all(deposits: Iterable[Deposit]) -> dict[str, Transaction]:
         if deposit.effect_key not in done and _is_welcome(deposit, wallets[deposit.wallet_id])
     ]
     made = post_all([_posting(deposit, wallets[deposit.wallet_id]) for deposit in plain])
+    events.deposited(*made)
     return {deposit.effect_key: each for deposit, each in zip(plain, made, strict=True)}
 
 

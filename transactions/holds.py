@@ -20,7 +20,7 @@ from django.db.models.functions import Now
 from fintech_core.database import database_time, lock_timed_out, retry_on_conflict
 from fintech_core.exceptions import InvalidState
 from fintech_core.money import format_amount
-from transactions import queries
+from transactions import events, queries
 from transactions.callers import is_staff_still
 from transactions.exceptions import AmountExceedsRemaining, HoldExpired, NotAllowed, NotFound
 from transactions.models import Hold, Transaction
@@ -54,18 +54,20 @@ def create(payer: User, asked: Reservation) -> Hold:
     save_held([source])
     record_debits(spent)
     begun = database_time()
-    return Hold.objects.create(
+    hold = Hold.objects.create(
         amount=asked.amount,
         currency=source.currency,
         payer_wallet=source,
         payee_wallet=target,
-        from_user_id=source.user_id,
-        to_user_id=target.user_id,
+        from_user=source.user,
+        to_user=target.user,
         description=asked.description,
         metadata=dict(asked.metadata or {}),
         created_at=begun,
         expires_at=begun + asked.expires_in,
     )
+    events.held(hold)
+    return hold
 
 
 def capture(caller: User, hold_id: UUID, amount: Decimal | None) -> Transaction:
@@ -82,6 +84,7 @@ def capture(caller: User, hold_id: UUID, amount: Decimal | None) -> Transaction:
     save_held([source])
     made = post(_capture_of(hold, taken, source, target))
     hold.transaction, hold.captured_amount = made, taken
+    hold.from_user, hold.to_user = source.user, target.user
     _resolve(hold, Hold.Status.CAPTURED, at=made.created_at, by=caller)
     return made
 
@@ -180,6 +183,7 @@ def _resolve(hold: Hold, status: Hold.Status, at: datetime, by: User | None) -> 
     hold.save(
         update_fields=["status", "captured_amount", "transaction", "resolved_at", "resolved_by"]
     )
+    events.held(hold)
 
 
 def _due() -> QuerySet[Hold]:
@@ -200,15 +204,19 @@ def _expire_set() -> int:
 @transaction.atomic
 def _expire_batch() -> int:
     """Holds and wallets are locked by one statement that waits for nobody, so in any order."""
-    rows = _due().select_related("payer_wallet")
+    rows = _due().select_related("payer_wallet", "from_user", "to_user")
     free = rows.select_for_update(no_key=True, skip_locked=True, of=("self", "payer_wallet"))
     holds = list(free[:_BATCH])
     wallets = {hold.payer_wallet_id: hold.payer_wallet for hold in holds}
     for hold in holds:
         wallets[hold.payer_wallet_id].release(hold.amount)
     save_held(wallets.values())
+    now = database_time()
+    for hold in holds:
+        hold.status, hold.resolved_at = Hold.Status.EXPIRED, now
+    events.held_all(holds)
     return Hold.objects.filter(pk__in=[hold.pk for hold in holds]).update(
-        status=Hold.Status.EXPIRED, resolved_at=database_time()
+        status=Hold.Status.EXPIRED, resolved_at=now
     )
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from fintech_core.exceptions import InvalidState
 from fintech_core.money import format_amount
-from transactions import queries
+from transactions import events, queries
 from transactions.callers import is_staff_still
 from transactions.exceptions import (
     AmountExceedsRemaining,
@@ -54,6 +54,7 @@ def refund(caller: User, transaction_id: UUID, amount: Decimal | None, reason: s
     original.save(update_fields=["refunded_amount"])
     if caller.pk != original.to_user_id:
         StaffRefund.objects.create(transaction=made, staff=caller)
+    events.refunded(made)
     return made
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
+from transactions import events
 from transactions.exceptions import (
     RecipientNotFound,
     RecipientUnavailable,
@@ -38,7 +39,9 @@ class Transfer:
 def transfer(sender: User, asked: Transfer) -> Transaction:
     """Find, lock, look, write. Call it inside a database transaction."""
     source, target, spent = lock_payable(sender, asked)
-    return post(posting_of(asked, source, target), spent)
+    made = post(posting_of(asked, source, target), spent)
+    events.transferred([made])
+    return made
 
 
 def posting_of(asked: Transfer, source: Wallet, target: Wallet) -> Posting:

@@ -20,7 +20,7 @@ from rest_framework.exceptions import ErrorDetail, ValidationError
 from rest_framework.fields import get_error_detail
 
 from fintech_core.database import violated_constraint
-from users import queries, tokens
+from users import events, queries, tokens
 from users.documents import EXTENSIONS, Document, check_document
 from users.exceptions import (
     InvalidCredentials,
@@ -422,6 +422,7 @@ def _review(*, user_id: UUID, reviewer: User, verdict: KYCStatus, reason: str = 
         raise InvalidState(f"KYC is {user.kyc_status}, not pending.")
     submission = queries.latest_submission(user)
     _step(user, verdict, submission=submission, actor=reviewer, reason=reason)
+    events.kyc_decided(user)
     return user
 
 

@@ -18,6 +18,7 @@ from fintech_core.exceptions import InvalidState
 from users.exceptions import NotOnOneself
 from users.models import User
 from users.services import require_staff
+from wallet import events
 from wallet.exceptions import WalletNotFound
 from wallet.locking import lock_wallets
 from wallet.models import LimitOverride, Wallet, WalletStep
@@ -95,6 +96,7 @@ def _change_status(wallet_id: UUID, actor: User, to_status: Wallet.Status, reaso
     facts = {"wallet": str(wallet.pk), "from_status": wallet.status, "to_status": str(to_status)}
     wallet.status = to_status
     wallet.save(update_fields=["status", "updated_at"])
+    events.status_changed(wallet)
     logger.info("wallet status changed", extra=facts | {"actor_id": str(actor.pk)})
     return wallet
 

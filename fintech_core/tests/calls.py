@@ -12,7 +12,10 @@ from uuid import uuid4
 
 import yaml
 from django.conf import settings
+from django.db.models.functions import Now
 
+from fintech_core.models import WebhookDelivery, WebhookEndpoint
+from fintech_core.tests.webhooks.helpers import register_quietly
 from payments.tests.factories import (
     PaymentIntentFactory,
     WebhookEventFactory,
@@ -378,3 +381,73 @@ def list_events() -> Call:
 @succeeds("GET /api/v1/payments/webhook-events/{id}/")
 def read_event() -> Call:
     return Call(by=_may_read_events(), path={"id": WebhookEventFactory(status="processed").pk})
+
+
+# --- Outgoing webhooks ---------------------------------------------------------------------------
+
+
+@succeeds("POST /api/v1/webhook-endpoints/")
+def register_endpoint() -> Call:
+    body = {"url": "https://8.8.8.8/hooks", "event_types": ["transfer.received"]}
+    return Call(by=person(), body=body)
+
+
+@succeeds("GET /api/v1/webhook-endpoints/")
+def list_endpoints() -> Call:
+    owner = person()
+    for _ in range(PEOPLE):
+        register_quietly(owner)
+    return Call(by=owner)
+
+
+def _endpoint() -> WebhookEndpoint:
+    return register_quietly(person())
+
+
+def _by_its_owner(endpoint: WebhookEndpoint, body: Any = None) -> Call:
+    return Call(by=endpoint.user, path={"id": endpoint.pk}, body=body)
+
+
+@succeeds("GET /api/v1/webhook-endpoints/{id}/")
+@succeeds("DELETE /api/v1/webhook-endpoints/{id}/")
+@succeeds("POST /api/v1/webhook-endpoints/{id}/rotate-secret/")
+def own_endpoint() -> Call:
+    return _by_its_owner(_endpoint())
+
+
+@succeeds("PATCH /api/v1/webhook-endpoints/{id}/")
+def change_endpoint() -> Call:
+    return _by_its_owner(_endpoint(), {"event_types": ["*"]})
+
+
+def _told() -> WebhookEndpoint:
+    payer = person("100.00")
+    endpoint = register_quietly(payer)
+    for _ in range(PEOPLE):
+        send(payer, person(), "1.00")
+    return endpoint
+
+
+@succeeds("GET /api/v1/webhook-endpoints/{id}/deliveries/")
+def list_deliveries() -> Call:
+    return _by_its_owner(_told())
+
+
+def _delivery(endpoint: WebhookEndpoint) -> Call:
+    made = WebhookDelivery.objects.filter(endpoint=endpoint).latest("pk")
+    path = {"id": endpoint.pk, "delivery_id": made.pk}
+    return Call(by=endpoint.user, path=path)
+
+
+@succeeds("GET /api/v1/webhook-endpoints/{id}/deliveries/{delivery_id}/")
+def read_delivery() -> Call:
+    return _delivery(_told())
+
+
+@succeeds("POST /api/v1/webhook-endpoints/{id}/deliveries/{delivery_id}/replay/")
+def replay_delivery() -> Call:
+    endpoint = _told()
+    WebhookDelivery.objects.filter(endpoint=endpoint).update(
+        status="delivered", next_attempt_at=None, finished_at=Now()
+    )
+    return _delivery(endpoint)

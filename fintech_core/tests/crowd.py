@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from fintech_core.models import WebhookEndpoint
+from fintech_core.webhooks.signing import new_secret
 from payments.tests.factories import event_body
 from users.models import User
 
@@ -31,7 +33,9 @@ def gather(owner: Any) -> None:
     begin = datetime.now(tz=UTC) - timedelta(minutes=20 * _INTERVALS)
     dated = {"begin": begin.isoformat(), "intervals": _INTERVALS}
     owner.execute("SET session_replication_role = replica")
-    owner.execute(_SQL.read_text(), {**SIZES, **dated, "body": event_body().decode()})
+    secret = WebhookEndpoint._meta.get_field("secret").get_prep_value(new_secret())
+    told = {"body": event_body().decode(), "secret": secret}
+    owner.execute(_SQL.read_text(), {**SIZES, **dated, **told})
     owner.execute("SET session_replication_role = origin")
     owner.execute("ANALYZE")
 

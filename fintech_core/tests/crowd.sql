@@ -219,6 +219,42 @@ INSERT INTO fintech_core_ratelimitcounter (key, count, expires_at)
 SELECT md5(n::text), 1, now() + CASE WHEN is_due THEN interval '-1 hour' ELSE '1 hour' END
   FROM things WHERE n > %(others)s - %(some)s;
 
+-- An endpoint for each of the people, and one of staff that hears of everybody; the jobs make none of
+-- what they listen to. Each of the things was told to somebody; a quarter are person 1's. The due
+-- ones go to an endpoint each, and are refused there.
+INSERT INTO fintech_core_webhookendpoint (id, user_id, scope, url, description, event_types, secret,
+    status, disabled_reason, disabled_at, failures, created_at)
+SELECT pg_temp.id(13, n), user_id, 'own', 'https://127.0.0.1:9/hooks', '', ARRAY['kyc.approved'],
+       %(secret)s, CASE WHEN is_off THEN 'disabled' ELSE 'active' END,
+       CASE WHEN is_off THEN 'failing' ELSE '' END, CASE WHEN is_off THEN now() END, 0,
+       pg_temp.moment(n)
+  FROM (SELECT *, mod(n, 100) = 99 AS is_off FROM people) made
+ UNION ALL
+SELECT pg_temp.id(13, %(people)s + 1), user_id, 'everybody', 'https://127.0.0.1:9/all', '',
+       ARRAY['kyc.approved'], %(secret)s, 'active', '', NULL, 0, now()
+  FROM people WHERE n = 499;
+
+INSERT INTO fintech_core_outgoingevent (id, type, user_id, data, created_at)
+SELECT pg_temp.id(14, place), 'transfer.sent', user_id, '{}',
+       now() - CASE WHEN n <= %(due)s THEN interval '31 days' ELSE interval '1 day' END
+  FROM things;
+
+INSERT INTO fintech_core_webhookdelivery (id, event_id, endpoint_id, status, attempts,
+    next_attempt_at, last_error, created_at, finished_at)
+SELECT pg_temp.id(15, place), pg_temp.id(14, place),
+       pg_temp.id(13, CASE WHEN is_due THEN 100 + mod(n, 40) WHEN mod(n, 4) = 0 THEN 1 ELSE
+                      2 + mod(n, %(active)s) END),
+       status, 1, CASE WHEN is_due THEN now() WHEN status = 'pending' THEN now() + '1 h' END,
+       '', at, CASE WHEN status <> 'pending' THEN at END
+  FROM (SELECT *, CASE WHEN is_due OR mod(n, 100) = 4 AND n > %(due)s THEN 'pending'
+                       WHEN mod(n, 100) IN (3, 8) THEN 'failed'
+                       WHEN mod(n, 100) IN (5, 12) THEN 'abandoned' ELSE 'delivered' END AS status
+          FROM things) told;
+
+INSERT INTO fintech_core_deliveryattempt (delivery_id, number, outcome, response_body, error,
+    finished_at)
+SELECT pg_temp.id(15, place), 1, 'failed', '', 'It answered 500.', now() FROM things;
+
 -- What staff do -----------------------------------------------------------------------------------
 
 INSERT INTO wallet_walletstep (wallet_id, actor_id, from_status, to_status, reason)

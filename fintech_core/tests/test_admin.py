@@ -16,8 +16,14 @@ from uuid_utils.compat import uuid7
 
 from fintech_core.admin import HistoryAdmin
 from fintech_core.database import lowest_id_at
-from fintech_core.models import IdempotencyRecord, RateLimitCounter
+from fintech_core.models import (
+    IdempotencyRecord,
+    RateLimitCounter,
+    WebhookDelivery,
+    WebhookEndpoint,
+)
 from fintech_core.operations import GROUP, VIEWED_APPS, give_operations_their_permissions
+from fintech_core.tests.webhooks.helpers import register_quietly
 from payments.models import PaymentIntent, WebhookEvent
 from payments.tests.factories import PaymentIntentFactory, WebhookEventFactory
 from transactions.batches import Batch, transfer_batch
@@ -42,6 +48,8 @@ BIG = [
     Hold,
     PaymentIntent,
     WebhookEvent,
+    WebhookEndpoint,
+    WebhookDelivery,
 ]
 HISTORY = [model for model in BIG if model is not User]
 LOGIN = "/admin/login/"
@@ -83,6 +91,7 @@ def history() -> dict[Any, Any]:
     """One row of everything, made as in production."""
     alice, bob = person("100.00"), person()
     sign_in(alice)
+    register_quietly(alice)
     send(alice, bob, "10.00")
     reserve(alice, bob, "5.00")
     leg = Transfer(recipient=str(bob.pk), amount=Decimal("1.00"), currency="USD")
@@ -279,6 +288,8 @@ class TestPages:
             (WebhookEvent, "body__contains=x"),
             (Transaction, "metadata__a=x"),
             (TransferBatch, "mode__exact=atomic"),
+            (WebhookEndpoint, "secret__startswith=g"),
+            (WebhookDelivery, "event__data__contains=x"),
         ],
     )
     def test_given_a_lookup_that_the_page_does_not_offer_when_listing_then_400(

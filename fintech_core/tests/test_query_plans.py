@@ -28,7 +28,12 @@ from django.utils import timezone
 
 from conftest import empty_tables, owner_cursor
 from fintech_core.celery import app as celery_app
-from fintech_core.models import RateLimitCounter
+from fintech_core.models import (
+    OutgoingEvent,
+    RateLimitCounter,
+    WebhookDelivery,
+    WebhookEndpoint,
+)
 from fintech_core.tests import crowd
 from fintech_core.tests.calls import CALLS, lists
 from fintech_core.tests.plans import explaining, faults_of, plans_of
@@ -128,6 +133,12 @@ WAITING: dict[str, Callable[[], int]] = {
         hour__lt=Now() - timedelta(hours=722)
     ).count(),
     "users.delete_dead_sessions": lambda: Session.objects.filter(expires_at__lt=Now()).count(),
+    "fintech_core.deliver_webhooks": lambda: WebhookDelivery.objects.filter(
+        status="pending", next_attempt_at__lte=Now()
+    ).count(),
+    "fintech_core.delete_old_deliveries": lambda: OutgoingEvent.objects.filter(
+        created_at__lt=Now() - settings.WEBHOOK_DELIVERY_RETENTION
+    ).count(),
     "fintech_core.delete_old_counters": lambda: RateLimitCounter.objects.filter(
         expires_at__lt=timezone.now()
     ).count(),
@@ -212,6 +223,13 @@ def _staff() -> User:
     return StaffFactory(permissions=["payments.view_webhookevent"])
 
 
+def _listed_of(operation: str, reader: User) -> Any:
+    """Something of the reader's that has the list."""
+    if "webhook-endpoints" in operation:
+        return WebhookEndpoint.objects.get(user=reader).pk
+    return Transaction.objects.filter(from_user=reader).values_list("pk", flat=True).first()
+
+
 # --- The admin -----------------------------------------------------------------------------------
 
 
@@ -275,8 +293,8 @@ class TestLists:
         self, operation: str, query: dict[str, str]
     ) -> None:
         reader = _staff() if operation in STAFF_LISTS else crowd.busiest()
-        newest = Transaction.objects.filter(from_user=reader).values_list("pk", flat=True).first()
-        client, page = client_for(reader), operation.partition(" ")[2].format(id=newest)
+        client = client_for(reader)
+        page = operation.partition(" ")[2].format(id=_listed_of(operation, reader))
         answers: list[Any] = []
         plans = plans_of(lambda: answers.append(client.get(page, query)))
         assert answers[0].status_code == 200

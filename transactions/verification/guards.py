@@ -46,6 +46,11 @@ BESIDE_THE_LEDGER: Guarded = dict.fromkeys(
         "payments_sandbox_order_guard",
         "payments_sandbox_order_no_delete",
         "payments_sandbox_order_no_truncate",
+        "fintech_core_webhookendpoint_begins",
+        "fintech_core_webhookendpoint_guard",
+        "fintech_core_outgoingevent_no_change",
+        "fintech_core_webhookdelivery_may_be_heard",
+        "fintech_core_webhookdelivery_guard",
     ]
 )
 TRIGGERS: Guarded = {
@@ -144,6 +149,8 @@ CONSTRAINTS: Guarded = {
     "transactions_ledger_has_a_moment": 7,
     "wallet_debitbucket_begins_on_the_hour": None,
     "payments_payout_destination_is_encrypted": None,
+    "fintech_core_webhookendpoint_listens": None,
+    "fintech_core_webhookendpoint_secret_is_encrypted": None,
 }
 # What a declared constraint is about, by app.
 _APPS: Guarded = {
