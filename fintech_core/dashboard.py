@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from fintech_core.admin import link, list_page, money
-from payments.models import PaymentIntent, WebhookEvent
+from payments.models import PaymentIntent, Payout, SuspendedDeposit, WebhookEvent
 from transactions.models import (
     Adjustment,
     Hold,
@@ -26,6 +26,7 @@ from wallet.models import Wallet
 
 SHOWN_MAX = 99
 NEWEST = 10
+_FOR_STAFF = "needs_staff__exact=1"
 
 
 def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
@@ -63,6 +64,8 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
             "Payments",
             [
                 _page(request, "Intents", "add_card", PaymentIntent),
+                _page(request, "Payouts", "send_money", Payout),
+                _suspense(request),
                 _events(request),
             ],
         ),
@@ -111,6 +114,13 @@ def _events(request: HttpRequest) -> dict[str, Any]:
     entry = _page(request, "Webhook events", "webhook", WebhookEvent)
     if may_view(request, WebhookEvent):
         entry |= _badge(_parked_events(), "danger")
+    return entry
+
+
+def _suspense(request: HttpRequest) -> dict[str, Any]:
+    entry = _page(request, "Suspense", "hourglass_disabled", SuspendedDeposit)
+    if may_view(request, SuspendedDeposit):
+        entry |= _badge(_open_suspense(), "warning")
     return entry
 
 
@@ -168,6 +178,10 @@ def _parked_events() -> QuerySet[WebhookEvent]:
     return WebhookEvent.objects.filter(status=WebhookEvent.Status.PARKED)
 
 
+def _open_suspense() -> QuerySet[SuspendedDeposit]:
+    return SuspendedDeposit.objects.filter(status=SuspendedDeposit.Status.OPEN)
+
+
 def _open_adjustments() -> QuerySet[Adjustment]:
     return Adjustment.objects.filter(status=Adjustment.Status.PROPOSED)
 
@@ -191,6 +205,9 @@ def _tiles() -> list[dict[str, Any]]:
         _tile("KYC waiting", _kyc_waiting(), "kyc_status__exact=pending"),
         _tile("Parked webhook events", _parked_events(), "status__exact=parked"),
         _tile("Events in the queue", received, "status__exact=received"),
+        _tile("Money in suspense", _open_suspense(), "status__exact=open"),
+        _tile("Intents for staff", PaymentIntent.objects.filter(needs_staff=True), _FOR_STAFF),
+        _tile("Payouts for staff", Payout.objects.filter(needs_staff=True), _FOR_STAFF),
         _tile("Frozen wallets", frozen, "status__exact=frozen"),
         _tile("Adjustments to decide", _open_adjustments(), "status__exact=proposed"),
     ]

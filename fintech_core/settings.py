@@ -334,6 +334,8 @@ SPECTACULAR_SETTINGS = {
         "BatchStatus": "transactions.models.TransferBatch.Status",
         "HoldStatus": "transactions.models.Hold.Status",
         "TransactionStatus": "transactions.models.Transaction.Status",
+        "PayoutStatus": "payments.models.Payout.Status",
+        "DestinationType": "payments.serializers.DESTINATION_TYPES",
         "PaymentIntentStatus": "payments.models.PaymentIntent.Status",
         "WebhookEventStatus": "payments.models.WebhookEvent.Status",
     },

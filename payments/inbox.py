@@ -293,13 +293,13 @@ def process_due(*, seconds_max: float) -> int:
 
 def adopt_orphans() -> int:
     """Receive again the ignored events whose order has got its reference since."""
-    return sum(_adopt_orphans_about(field) for field in _SUBJECTS)
+    return sum(_adopt_orphans_about(model) for model in effects.MODELS)
 
 
 @transaction.atomic
-def _adopt_orphans_about(field: str) -> int:
+def _adopt_orphans_about(model: type[effects.Order]) -> int:
     # One kind of order at a time: of two alternatives PostgreSQL would read both tables.
-    orders = WebhookEvent._meta.get_field(field).related_model._default_manager.filter(
+    orders = model.objects.filter(
         gateway=OuterRef("gateway"), gateway_reference=OuterRef("gateway_reference")
     )
     orphans = WebhookEvent.objects.filter(
@@ -325,6 +325,21 @@ def receive_again(event_ids: Iterable[UUID], *, by: User) -> int:
         ).exclude(status=WebhookEvent.Status.PROCESSED),
         by=by,
     )
+
+
+def receive_parked_again(*, gateway: str, event_type: str, by: User) -> int:
+    """The same for all parked events of a gateway and a type, batch by batch. Returns how many."""
+    parked = WebhookEvent.objects.filter(
+        status=WebhookEvent.Status.PARKED, gateway=gateway, event_type=event_type
+    )
+    received = 0
+    for _ in range(BATCHES_MAX):
+        with transaction.atomic():
+            batch = _receive_again(parked, by=by)
+        received += batch
+        if batch < BATCH:
+            break
+    return received
 
 
 def _receive_again(events: QuerySet[WebhookEvent], by: User | None = None) -> int:

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from payments.tests.factories import event_body
+from payments.tests.factories import IBAN, event_body
+from users.fields import EncryptedTextField
 from users.models import User
 
 SIZES = {
@@ -30,8 +31,11 @@ def gather(owner: Any) -> None:
     """Fill the tables, and let PostgreSQL count what is in them; `owner` is the owner's cursor."""
     begin = datetime.now(tz=UTC) - timedelta(minutes=20 * _INTERVALS)
     dated = {"begin": begin.isoformat(), "intervals": _INTERVALS}
+    sealed = EncryptedTextField().get_prep_value(IBAN)
     owner.execute("SET session_replication_role = replica")
-    owner.execute(_SQL.read_text(), {**SIZES, **dated, "body": event_body().decode()})
+    owner.execute(
+        _SQL.read_text(), {**SIZES, **dated, "body": event_body().decode(), "sealed": sealed}
+    )
     owner.execute("SET session_replication_role = origin")
     owner.execute("ANALYZE")
 

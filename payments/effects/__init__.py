@@ -14,7 +14,7 @@ from payments.effects.disagreement import Disagreement
 from payments.gateways.base import Statement, Subject
 from payments.models import PaymentIntent, Payout
 
-__all__ = ["EVENT_FIELDS", "Disagreement", "Order", "apply", "named"]
+__all__ = ["EVENT_FIELDS", "MODELS", "Disagreement", "Order", "apply", "named"]
 
 Order = PaymentIntent | Payout
 
@@ -28,6 +28,7 @@ _NAMED: dict[Subject, Callable[[Statement], QuerySet[Any]]] = {
 }
 # Where a stored event keeps what it is about.
 EVENT_FIELDS = {Subject.INTENT: "intent", Subject.PAYOUT: "payout"}
+MODELS: tuple[type[Order], ...] = (PaymentIntent, Payout)
 
 
 def apply(said: Statement, gateway: str) -> Order | None:

@@ -53,17 +53,25 @@ def _move(intent: PaymentIntent, outcome: Outcome) -> None:
 
 def _credit(intent: PaymentIntent) -> Transaction:
     """To the wallet; for a closed one, which takes nothing any more, to suspense."""
-    facts = {
-        "amount": intent.amount,
-        "currency": intent.currency,
-        "effect_key": f"payment_intent:{intent.pk}",
-        "description": f"Top-up through {intent.gateway}",
-        "metadata": {"payment_intent_id": str(intent.pk)},
-    }
+    key, description = f"payment_intent:{intent.pk}", f"Top-up through {intent.gateway}"
+    metadata = {"payment_intent_id": str(intent.pk)}
     try:
-        return TransactionService.add_money(wallet_id=intent.wallet_id, **facts)
+        return TransactionService.add_money(
+            wallet_id=intent.wallet_id,
+            amount=intent.amount,
+            currency=intent.currency,
+            effect_key=key,
+            description=description,
+            metadata=metadata,
+        )
     except WalletClosed:
-        made = TransactionService.suspend_money(**facts)
+        made = TransactionService.suspend_money(
+            amount=intent.amount,
+            currency=intent.currency,
+            effect_key=key,
+            description=description,
+            metadata=metadata,
+        )
         SuspendedDeposit.objects.create(intent=intent, transaction=made)
         logger.error("money in suspense", extra={"payment_intent": str(intent.pk)})
         return made

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 from django.db import connection
@@ -79,7 +80,7 @@ class TestIntents:
             waits.append(intent.next_poll_at - intent.last_polled_at)
         assert intent.last_answer == "Nothing yet."
         assert waits[0] < timedelta(minutes=25)
-        assert all(later > earlier for earlier, later in zip(waits[:5], waits[1:6], strict=True))
+        assert all(later > earlier for earlier, later in pairwise(waits[:6]))
         assert max(waits) <= polling.POLL_LONGEST * 1.2
 
     def test_given_an_expired_intent_when_it_was_paid_all_the_same_then_credited_and_shown(
