@@ -333,6 +333,7 @@ SPECTACULAR_SETTINGS = {
         "BatchLegStatus": "transactions.models.TransferBatchLeg.Status",
         "BatchStatus": "transactions.models.TransferBatch.Status",
         "HoldStatus": "transactions.models.Hold.Status",
+        "TypeEnum": "transactions.models.Transaction.Type",
         "TransactionStatus": "transactions.models.Transaction.Status",
         "PayoutStatus": "payments.models.Payout.Status",
         "DestinationType": "payments.serializers.DESTINATION_TYPES",

@@ -182,26 +182,19 @@ UPDATE payments_paymentintent intent
   FROM things WHERE intent.id = pg_temp.id(9, place) AND status <> 'succeeded'
     OR intent.id = pg_temp.id(9, place) AND mod(things.n, 100) = 0;
 
--- Payouts past the rules: their withdrawals are no more than rows that they can name.
-INSERT INTO transactions_transaction (id, reference_id, type, status, amount, currency, fee,
-    refunded_amount, from_user_id, description, metadata, effect_key, created_at, completed_at)
-SELECT pg_temp.id(12, place), 'TX-PAYOUT' || n, 'withdrawal',
-       CASE WHEN mod(n, 50) = 4 THEN 'pending' ELSE 'completed' END, 10.00, 'USD', 0, 0, user_id,
-       '', '{}', 'payout:crowd' || n, at, CASE WHEN mod(n, 50) <> 4 THEN at END
-  FROM things;
-
+-- Past the rules: they name any transactions, for nobody looks at what these say.
 INSERT INTO payments_payout (id, user_id, wallet_id, amount, currency, gateway, gateway_reference,
     iban, holder, status, transaction_id, created_at, completed_at, updated_at, next_poll_at,
     needs_staff)
 SELECT pg_temp.id(13, place), user_id, wallet_id, 10.00, 'USD', 'sandbox', 'sbx_crowd_out' || n,
        %(sealed)s, %(sealed)s, CASE WHEN mod(n, 50) = 4 THEN 'pending' ELSE 'paid' END,
-       pg_temp.id(12, place), at, CASE WHEN mod(n, 50) <> 4 THEN at END, at,
+       pg_temp.id(4, n), at, CASE WHEN mod(n, 50) <> 4 THEN at END, at,
        CASE WHEN mod(n, 50) = 4 THEN now() + interval '1 day' END, mod(n, 400) = 4
   FROM things;
 
 INSERT INTO payments_suspendeddeposit (id, intent_id, transaction_id, status, note,
     resolved_by_id, created_at, resolved_at)
-SELECT pg_temp.id(14, place), pg_temp.id(9, place), pg_temp.id(12, place),
+SELECT pg_temp.id(12, place), pg_temp.id(9, place), pg_temp.id(4, n),
        CASE WHEN mod(n, 100) = 4 THEN 'open' ELSE 'resolved' END,
        CASE WHEN mod(n, 100) = 4 THEN '' ELSE 'Sent back.' END,
        CASE WHEN mod(n, 100) <> 4 THEN user_id END, at, CASE WHEN mod(n, 100) <> 4 THEN at END
