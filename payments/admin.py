@@ -63,7 +63,7 @@ ALL_AGAIN = Question(
     title="Process all like it again",
     explanation=(
         "All parked events of this gateway and of this type get their full number of tries again,"
-        " starting now. Whatever they do, they do once."
+        " starting within seconds; 5,000 at a time. Whatever they do, they do once."
     ),
     button="Process all again",
 )

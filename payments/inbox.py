@@ -49,6 +49,7 @@ RETRY_LONGEST = timedelta(hours=1)
 ERROR_LENGTH = 500
 BATCH = 500
 BATCHES_MAX = 100
+AGAIN_BATCHES_MAX = 10
 # An event can be older than what it is about: the gateway's answer with the reference may still be
 # on its way to us, or our process died with it and the client resumes the call.
 ORPHAN_AGE_MAX = timedelta(days=7)
@@ -328,14 +329,15 @@ def receive_again(event_ids: Iterable[UUID], *, by: User) -> int:
 
 
 def receive_parked_again(*, gateway: str, event_type: str, by: User) -> int:
-    """The same for all parked events of a gateway and a type, batch by batch. Returns how many."""
+    """The same for parked events of a gateway and a type, up to a bound; how many. The sweeper
+    takes them up, for so many messages would keep whoever asks waiting."""
     parked = WebhookEvent.objects.filter(
         status=WebhookEvent.Status.PARKED, gateway=gateway, event_type=event_type
     )
     received = 0
-    for _ in range(BATCHES_MAX):
+    for _ in range(AGAIN_BATCHES_MAX):
         with transaction.atomic():
-            batch = _receive_again(parked, by=by)
+            batch = len(_receive_batch_again(parked, by=by))
         received += batch
         if batch < BATCH:
             break
@@ -343,6 +345,13 @@ def receive_parked_again(*, gateway: str, event_type: str, by: User) -> int:
 
 
 def _receive_again(events: QuerySet[WebhookEvent], by: User | None = None) -> int:
+    ids = _receive_batch_again(events, by)
+    for event_id in ids:
+        enqueue_on_commit(event_id)
+    return len(ids)
+
+
+def _receive_batch_again(events: QuerySet[WebhookEvent], by: User | None) -> list[UUID]:
     locked = events.select_for_update(no_key=True, of=("self",)).order_by("pk")
     ids = list(locked.values_list("pk", flat=True)[:BATCH])
     again = WebhookEvent.objects.filter(pk__in=ids)
@@ -353,9 +362,7 @@ def _receive_again(events: QuerySet[WebhookEvent], by: User | None = None) -> in
         processed_at=None,
         requested_by=by,
     )
-    for event_id in ids:
-        enqueue_on_commit(event_id)
-    return len(ids)
+    return ids
 
 
 def delete_old_payloads() -> int:

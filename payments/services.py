@@ -165,7 +165,7 @@ class PaymentService:
 
     @staticmethod
     def process_parked_again(*, gateway: str, event_type: str, by: User) -> int:
-        """The same for every parked event of a gateway and a type; how many (50,000 at most)."""
+        """The same for every parked event of a gateway and a type; how many (5,000 at most)."""
         count = inbox.receive_parked_again(gateway=gateway, event_type=event_type, by=by)
         logger.info("webhook events requested again", extra={"count": count, "by": str(by.pk)})
         return count

@@ -38,7 +38,19 @@ def apply(said: Statement, gateway: str) -> Order | None:
     refuse.
     """
     effect = _APPLY.get(said.subject)
-    return effect(said, gateway) if effect else None
+    order = effect(said, gateway) if effect else None
+    if order is None:
+        _require_unknown(said, gateway)
+    return order
+
+
+def _require_unknown(said: Statement, gateway: str) -> None:
+    """Raises Disagreement if the reference is that of an order of another kind."""
+    for subject, find in _NAMED.items():
+        if subject != said.subject and find(said).filter(gateway=gateway).exists():
+            raise Disagreement(
+                f"It speaks of a {said.subject}, but the reference is a {subject}'s."
+            )
 
 
 def named(said: Statement, gateway: str) -> Order | None:
