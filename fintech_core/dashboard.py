@@ -14,7 +14,13 @@ from django.urls import reverse
 
 from fintech_core.admin import link, list_page, money
 from fintech_core.models import WebhookDelivery, WebhookEndpoint
-from payments.models import PaymentIntent, SandboxOrder, WebhookEvent
+from payments.models import (
+    PaymentIntent,
+    Payout,
+    SandboxOrder,
+    SuspendedDeposit,
+    WebhookEvent,
+)
 from transactions.models import (
     Adjustment,
     Hold,
@@ -28,6 +34,7 @@ from wallet.models import Wallet
 
 SHOWN_MAX = 99
 NEWEST = 10
+_FOR_STAFF = "needs_staff__exact=1"
 
 
 def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
@@ -65,6 +72,8 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
             "Payments",
             [
                 _page(request, "Intents", "add_card", PaymentIntent),
+                _page(request, "Payouts", "send_money", Payout),
+                _suspense(request),
                 _events(request),
                 *_sandbox(request),
             ],
@@ -130,6 +139,13 @@ def _events(request: HttpRequest) -> dict[str, Any]:
     return entry
 
 
+def _suspense(request: HttpRequest) -> dict[str, Any]:
+    entry = _page(request, "Suspense", "hourglass_disabled", SuspendedDeposit)
+    if may_view(request, SuspendedDeposit):
+        entry |= _badge(_open_suspense(), "warning")
+    return entry
+
+
 def _transactions(request: HttpRequest) -> dict[str, Any]:
     """Its list; the trial balance lies below it, but has an entry of its own."""
     is_active = request.path != reverse("admin:transactions_trial_balance")
@@ -184,6 +200,10 @@ def _parked_events() -> QuerySet[WebhookEvent]:
     return WebhookEvent.objects.filter(status=WebhookEvent.Status.PARKED)
 
 
+def _open_suspense() -> QuerySet[SuspendedDeposit]:
+    return SuspendedDeposit.objects.filter(status=SuspendedDeposit.Status.OPEN)
+
+
 def _open_adjustments() -> QuerySet[Adjustment]:
     return Adjustment.objects.filter(status=Adjustment.Status.PROPOSED)
 
@@ -207,6 +227,9 @@ def _tiles() -> list[dict[str, Any]]:
         _tile("KYC waiting", _kyc_waiting(), "kyc_status__exact=pending"),
         _tile("Parked webhook events", _parked_events(), "status__exact=parked"),
         _tile("Events in the queue", received, "status__exact=received"),
+        _tile("Money in suspense", _open_suspense(), "status__exact=open"),
+        _tile("Intents for staff", PaymentIntent.objects.filter(needs_staff=True), _FOR_STAFF),
+        _tile("Payouts for staff", Payout.objects.filter(needs_staff=True), _FOR_STAFF),
         _tile("Frozen wallets", frozen, "status__exact=frozen"),
         _tile("Adjustments to decide", _open_adjustments(), "status__exact=proposed"),
     ]

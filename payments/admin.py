@@ -14,7 +14,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.text import capfirst
-from unfold.contrib.filters.admin import ChoicesDropdownFilter
+from unfold.contrib.filters.admin import BooleanRadioFilter, ChoicesDropdownFilter
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
@@ -32,7 +32,9 @@ from fintech_core.admin import (
     uuid_in,
 )
 from fintech_core.exceptions import InvalidState
+from payments import suspense_admin  # noqa: F401 - registers
 from payments.models import PaymentIntent, Payout, WebhookAttempt, WebhookEvent
+from payments.payout_admin import ASKED_ABOUT
 from payments.sandbox import admin as sandbox_admin  # noqa: F401 - registers the sandbox's page
 from payments.services import PaymentService
 from users import queries as users_queries
@@ -49,10 +51,6 @@ EVENT_COLOURS = dict.fromkeys(WebhookEvent.Status) | {
     WebhookEvent.Status.PROCESSED: "success",
     WebhookEvent.Status.PARKED: "danger",
 }
-ASKED_ABOUT = (
-    "Asked the gateway",
-    {"fields": ["polls", "last_polled_at", "last_answer", "next_poll_at", "needs_staff"]},
-)
 PROCESS_AGAIN = "payments.process_again"
 AGAIN = Question(
     title="Process again",
@@ -61,6 +59,14 @@ AGAIN = Question(
         " once: what was credited or paid back is not credited or paid back again."
     ),
     button="Process again",
+)
+ALL_AGAIN = Question(
+    title="Process all like it again",
+    explanation=(
+        "All parked events of this gateway and of this type get their full number of tries again,"
+        " starting within seconds; 5,000 at a time. Whatever they do, they do once."
+    ),
+    button="Process all again",
 )
 
 
@@ -81,7 +87,7 @@ class PaymentIntentAdmin(HistoryAdmin):
     list_filter = [
         ("status", ChoicesDropdownFilter),
         ("late_after", ChoicesDropdownFilter),
-        "needs_staff",
+        ("needs_staff", BooleanRadioFilter),
         ("created_at", CreatedFilter),
     ]
     search_help_text = "Gateway reference, an id, or the beginning of email, name or phone number"
@@ -152,7 +158,7 @@ class WebhookEventAdmin(AskingAdmin, HistoryAdmin):
     search_help_text = "Event id, gateway reference, or our id of the event or intent"
     inlines = [AttemptInline]
     actions = ["process_selected_again"]
-    actions_detail = ["process_again"]
+    actions_detail = ["process_again", "process_all_again"]
     fieldsets = [
         (None, {"fields": ["id", "gateway", "event_id", "event_type", "gateway_reference"]}),
         (
@@ -233,8 +239,11 @@ class WebhookEventAdmin(AskingAdmin, HistoryAdmin):
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
         event = self.get_object(request, str(object_id))
-        is_open = event is not None and event.status != WebhookEvent.Status.PROCESSED
-        return super().get_actions_detail(request, object_id) if is_open else []
+        if event is None or event.status == WebhookEvent.Status.PROCESSED:
+            return []
+        offered = super().get_actions_detail(request, object_id)
+        is_parked = event.status == WebhookEvent.Status.PARKED
+        return [one for one in offered if is_parked or "all_again" not in one.action_name]
 
     @action(
         description="Process again",
@@ -248,6 +257,21 @@ class WebhookEventAdmin(AskingAdmin, HistoryAdmin):
             return _process_again(event.pk, _staff(request))
 
         return self.ask(request, object_id, AGAIN, again)
+
+    @action(
+        description="Process all like it again",
+        url_path="process-all-again",
+        icon="restart_alt",
+        permissions=["process_again"],
+    )
+    def process_all_again(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def again(event: WebhookEvent) -> str:
+            count = PaymentService.process_parked_again(
+                gateway=event.gateway, event_type=event.event_type, by=_staff(request)
+            )
+            return f"{count} will be processed again."
+
+        return self.ask(request, object_id, ALL_AGAIN, again)
 
 
 def _process_again(event_id: UUID, by: User) -> str:

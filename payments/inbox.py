@@ -56,6 +56,7 @@ ERROR_LENGTH = 500
 BATCH = 500
 BATCHES_MAX = 100
 TOGETHER = 50  # events that are tried in one go
+AGAIN_BATCHES_MAX = 10
 # An event can be older than what it is about: the gateway's answer with the reference may still be
 # on its way to us, or our process died with it and the client resumes the call.
 ORPHAN_AGE_MAX = timedelta(days=7)
@@ -347,13 +348,13 @@ def _park(event: WebhookEvent, reason: str) -> None:
 
 def adopt_orphans() -> int:
     """Receive again the ignored events whose order has got its reference since."""
-    return sum(_adopt_orphans_about(field) for field in _SUBJECTS)
+    return sum(_adopt_orphans_about(model) for model in effects.MODELS)
 
 
 @transaction.atomic
-def _adopt_orphans_about(field: str) -> int:
+def _adopt_orphans_about(model: type[effects.Order]) -> int:
     # One kind of order at a time: of two alternatives PostgreSQL would read both tables.
-    orders = WebhookEvent._meta.get_field(field).related_model._default_manager.filter(
+    orders = model.objects.filter(
         gateway=OuterRef("gateway"), gateway_reference=OuterRef("gateway_reference")
     )
     orphans = WebhookEvent.objects.filter(
@@ -381,7 +382,30 @@ def receive_again(event_ids: Iterable[UUID], *, by: User) -> int:
     )
 
 
+def receive_parked_again(*, gateway: str, event_type: str, by: User) -> int:
+    """The same for parked events of a gateway and a type, up to a bound; how many. The sweeper
+    takes them up, for so many messages would keep whoever asks waiting."""
+    parked = WebhookEvent.objects.filter(
+        status=WebhookEvent.Status.PARKED, gateway=gateway, event_type=event_type
+    )
+    received = 0
+    for _ in range(AGAIN_BATCHES_MAX):
+        with transaction.atomic():
+            batch = len(_receive_batch_again(parked, by=by))
+        received += batch
+        if batch < BATCH:
+            break
+    return received
+
+
 def _receive_again(events: QuerySet[WebhookEvent], by: User | None = None) -> int:
+    ids = _receive_batch_again(events, by)
+    for event_id in ids:
+        enqueue_on_commit(event_id)
+    return len(ids)
+
+
+def _receive_batch_again(events: QuerySet[WebhookEvent], by: User | None) -> list[UUID]:
     locked = events.select_for_update(no_key=True, of=("self",)).order_by("pk")
     ids = list(locked.values_list("pk", flat=True)[:BATCH])
     again = WebhookEvent.objects.filter(pk__in=ids)
@@ -392,9 +416,7 @@ def _receive_again(events: QuerySet[WebhookEvent], by: User | None = None) -> in
         processed_at=None,
         requested_by=by,
     )
-    for event_id in ids:
-        enqueue_on_commit(event_id)
-    return len(ids)
+    return ids
 
 
 def delete_old_payloads() -> int:

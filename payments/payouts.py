@@ -134,6 +134,12 @@ def is_forgotten(payout: Payout) -> bool:
     return timezone.now() - payout.created_at > ASKED_WITHIN
 
 
+def is_lost(payout: Payout) -> bool:
+    """Whether nobody but staff can find out what became of it."""
+    is_open = payout.status == Payout.Status.PENDING and payout.gateway_reference is None
+    return is_open and is_forgotten(payout)
+
+
 def attach(payout_id: UUID, reference: str) -> Payout:
     """Store what the gateway answered; once, for it answers the same to the same key."""
     payout = _lock(payout_id)

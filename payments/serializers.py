@@ -13,7 +13,7 @@ from payments.models import PaymentIntent, Payout, WebhookEvent
 from payments.payouts import Destination, NewOrder
 from users.models import User
 
-BANK_ACCOUNT = "bank_account"
+DESTINATION_TYPES = [("bank_account", "Bank account")]
 NAME_LENGTH = 140  # ISO 20022: Max140Text
 
 
@@ -82,7 +82,7 @@ class IBANField(serializers.CharField):
 
 
 class DestinationSerializer(StrictSerializer):
-    type = serializers.ChoiceField(choices=[BANK_ACCOUNT])
+    type = serializers.ChoiceField(choices=DESTINATION_TYPES)
     iban = IBANField()
     name = serializers.CharField(max_length=NAME_LENGTH, help_text="Whose account it is.")
 
@@ -117,12 +117,9 @@ class CreatePayoutSerializer(OrderSerializer):
 class MaskedDestinationSerializer(serializers.Serializer[Payout]):
     """Enough of an account to recognise it."""
 
-    type = serializers.SerializerMethodField()
+    type = serializers.ChoiceField(choices=DESTINATION_TYPES, source="destination_type")
     iban = serializers.CharField(source="masked_iban")
     name = serializers.CharField(source="holder")
-
-    def get_type(self, payout: Payout) -> str:
-        return BANK_ACCOUNT
 
 
 class PayoutSerializer(serializers.ModelSerializer[Payout]):

@@ -168,6 +168,13 @@ class PaymentService:
         return count
 
     @staticmethod
+    def process_parked_again(*, gateway: str, event_type: str, by: User) -> int:
+        """The same for every parked event of a gateway and a type; how many (5,000 at most)."""
+        count = inbox.receive_parked_again(gateway=gateway, event_type=event_type, by=by)
+        logger.info("webhook events requested again", extra={"count": count, "by": str(by.pk)})
+        return count
+
+    @staticmethod
     def simulate_payment_success(*, user: User, intent_id: UUID) -> PaymentIntent:
         """Let the sandbox collect the money; see `simulate_payment`."""
         return PaymentService.simulate_payment(

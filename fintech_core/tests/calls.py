@@ -17,7 +17,9 @@ from django.db.models.functions import Now
 from fintech_core.models import WebhookDelivery, WebhookEndpoint
 from fintech_core.tests.webhooks.helpers import register_quietly
 from payments.tests.factories import (
+    IBAN,
     PaymentIntentFactory,
+    PayoutFactory,
     WebhookEventFactory,
     event_body,
     signed,
@@ -359,6 +361,26 @@ def own_intent() -> Call:
 def simulate() -> Call:
     intent = PaymentIntentFactory()
     return Call(by=intent.user, path={"id": intent.pk}, body={"outcome": "succeeded"})
+
+
+@succeeds("POST /api/v1/payments/payouts/")
+def order_payout() -> Call:
+    destination = {"type": "bank_account", "iban": IBAN, "name": "Ada Lovelace"}
+    return Call(by=person("100.00"), body={"amount": "10.00", "destination": destination})
+
+
+@succeeds("GET /api/v1/payments/payouts/")
+def list_payouts() -> Call:
+    payer = person("100.00")
+    for _ in range(PEOPLE):
+        PayoutFactory(user=payer, amount="10.00")
+    return Call(by=payer)
+
+
+@succeeds("GET /api/v1/payments/payouts/{id}/")
+def own_payout() -> Call:
+    payout = PayoutFactory()
+    return Call(by=payout.user, path={"id": payout.pk})
 
 
 @succeeds("POST /api/v1/payments/webhooks/{gateway}/")

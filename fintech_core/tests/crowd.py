@@ -10,7 +10,8 @@ from typing import Any
 
 from fintech_core.models import WebhookEndpoint
 from fintech_core.webhooks.signing import new_secret
-from payments.tests.factories import event_body
+from payments.tests.factories import IBAN, event_body
+from users.fields import EncryptedTextField
 from users.models import User
 
 SIZES = {
@@ -32,9 +33,10 @@ def gather(owner: Any) -> None:
     """Fill the tables, and let PostgreSQL count what is in them; `owner` is the owner's cursor."""
     begin = datetime.now(tz=UTC) - timedelta(minutes=20 * _INTERVALS)
     dated = {"begin": begin.isoformat(), "intervals": _INTERVALS}
+    sealed = EncryptedTextField().get_prep_value(IBAN)
     owner.execute("SET session_replication_role = replica")
     secret = WebhookEndpoint._meta.get_field("secret").get_prep_value(new_secret())
-    told = {"body": event_body().decode(), "secret": secret}
+    told = {"body": event_body().decode(), "secret": secret, "sealed": sealed}
     owner.execute(_SQL.read_text(), {**SIZES, **dated, **told})
     owner.execute("SET session_replication_role = origin")
     owner.execute("ANALYZE")

@@ -171,6 +171,35 @@ SELECT pg_temp.id(9, place), user_id, wallet_id, 10.00, 'USD', 'sandbox', 'sbx_c
        at, now() + CASE WHEN is_due THEN interval '-1 hour' ELSE '1 day' END, now()
   FROM things;
 
+-- Where no event came, gateways are asked: those that are due, and a few that staff must look at.
+UPDATE payments_paymentintent intent
+   SET next_poll_at = CASE WHEN things.n > %(others)s - 3 * %(due)s
+                            AND things.n <= %(others)s - 2 * %(due)s THEN now()
+                           ELSE now() + interval '1 day' END,
+       needs_staff = mod(things.n, 400) = 4,
+       late_after = CASE WHEN status = 'succeeded' AND mod(things.n, 100) = 0 THEN 'expired'
+                         ELSE '' END
+  FROM things WHERE intent.id = pg_temp.id(9, place) AND status <> 'succeeded'
+    OR intent.id = pg_temp.id(9, place) AND mod(things.n, 100) = 0;
+
+-- Past the rules: they name any transactions, for nobody looks at what these say.
+INSERT INTO payments_payout (id, user_id, wallet_id, amount, currency, gateway, gateway_reference,
+    iban, holder, status, transaction_id, created_at, completed_at, updated_at, next_poll_at,
+    needs_staff)
+SELECT pg_temp.id(13, place), user_id, wallet_id, 10.00, 'USD', 'sandbox', 'sbx_crowd_out' || n,
+       %(sealed)s, %(sealed)s, CASE WHEN mod(n, 50) = 4 THEN 'pending' ELSE 'paid' END,
+       pg_temp.id(4, n), at, CASE WHEN mod(n, 50) <> 4 THEN at END, at,
+       CASE WHEN mod(n, 50) = 4 THEN now() + interval '1 day' END, mod(n, 400) = 4
+  FROM things;
+
+INSERT INTO payments_suspendeddeposit (id, intent_id, transaction_id, status, note,
+    resolved_by_id, created_at, resolved_at)
+SELECT pg_temp.id(12, place), pg_temp.id(9, place), pg_temp.id(4, n),
+       CASE WHEN mod(n, 100) = 4 THEN 'open' ELSE 'resolved' END,
+       CASE WHEN mod(n, 100) = 4 THEN '' ELSE 'Sent back.' END,
+       CASE WHEN mod(n, 100) <> 4 THEN user_id END, at, CASE WHEN mod(n, 100) <> 4 THEN at END
+  FROM things WHERE n <= %(some)s;
+
 -- Each about the intent of its number; the due ones about intents that wait for their money. A few
 -- name an intent that nobody knows, a few wait for staff. Old payloads are gone, except the due.
 INSERT INTO payments_webhookevent (id, gateway, event_id, event_type, gateway_reference, body,

@@ -124,6 +124,7 @@ WAITING: dict[str, Callable[[], int]] = {
     "payments.expire_payment_intents": lambda: PaymentIntent.objects.filter(
         status="requires_payment", expires_at__lte=Now()
     ).count(),
+    "payments.poll_gateways": lambda: PaymentIntent.objects.filter(next_poll_at__lte=Now()).count(),
     "payments.cleanup_old_webhook_events": lambda: old_payloads().count(),
     "transactions.expire_holds": lambda: Hold.objects.filter(
         status="active", expires_at__lte=Now()

@@ -14,7 +14,7 @@ from payments.effects.disagreement import Disagreement
 from payments.gateways.base import Statement, Subject
 from payments.models import PaymentIntent, Payout
 
-__all__ = ["EVENT_FIELDS", "Disagreement", "Order", "apply", "named"]
+__all__ = ["EVENT_FIELDS", "MODELS", "Disagreement", "Order", "apply", "named"]
 
 Order = PaymentIntent | Payout
 
@@ -28,6 +28,7 @@ _NAMED: dict[Subject, Callable[[Statement], QuerySet[Any]]] = {
 }
 # Where a stored event keeps what it is about.
 EVENT_FIELDS = {Subject.INTENT: "intent", Subject.PAYOUT: "payout"}
+MODELS: tuple[type[Order], ...] = (PaymentIntent, Payout)
 
 
 def apply(said: Statement, gateway: str) -> Order | None:
@@ -37,7 +38,19 @@ def apply(said: Statement, gateway: str) -> Order | None:
     refuse.
     """
     effect = _APPLY.get(said.subject)
-    return effect(said, gateway) if effect else None
+    order = effect(said, gateway) if effect else None
+    if order is None:
+        _require_unknown(said, gateway)
+    return order
+
+
+def _require_unknown(said: Statement, gateway: str) -> None:
+    """Raises Disagreement if the reference is that of an order of another kind."""
+    for subject, find in _NAMED.items():
+        if subject != said.subject and find(said).filter(gateway=gateway).exists():
+            raise Disagreement(
+                f"It speaks of a {said.subject}, but the reference is a {subject}'s."
+            )
 
 
 def named(said: Statement, gateway: str) -> Order | None:

@@ -109,6 +109,11 @@ class Payout(Polled):
         return f"{self.amount} {self.currency} through {self.gateway}"
 
     @property
+    def destination_type(self) -> str:
+        """There is one so far."""
+        return "bank_account"
+
+    @property
     def masked_iban(self) -> str:
         """The country and the last four; as many dots for every account."""
         return masked(self.iban)

@@ -1,20 +1,31 @@
 """The inbox as staff see it: what was sent, what became of it, and once more."""
 
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.test import Client
+from django.utils import timezone
 
-from payments.models import WebhookEvent
+from payments import inbox, payouts
+from payments.exceptions import GatewayUnavailable
+from payments.gateways.sandbox import SandboxGateway
+from payments.models import Payout, SuspendedDeposit, WebhookEvent
 from payments.services import PaymentService
 from payments.tests.factories import (
+    IBAN,
     PaymentIntentFactory,
+    PayoutFactory,
     WebhookEventFactory,
     deliver,
     event_body,
+    pay_out,
+    settle,
 )
 from payments.tests.helpers import balance, credits_of
+from transactions.tests.helpers import close, person
 from users.models import User
 from users.tests.factories import StaffFactory, UserFactory
 
@@ -152,3 +163,133 @@ class TestIntents:
         assert intent.gateway_reference in page
         assert intent.client_secret not in page
         assert intent.transaction.reference_id in page
+
+
+class TestAllAgain:
+    def test_given_parked_events_when_asked_for_all_like_one_then_those_and_no_others(
+        self, operator, monkeypatch
+    ):
+        monkeypatch.setattr(inbox, "BATCH", 2)
+        alike = [WebhookEventFactory(status="parked") for _ in range(5)]
+        ignored = WebhookEventFactory(status="ignored")
+        client = client_of(operator)
+        page = page_of(alike[0], "process-all-again")
+        assert client.get(page).status_code == 200
+        response = client.post(page, follow=True)
+        assert "5 will be processed again." in text_of(response)
+        statuses = WebhookEvent.objects.values_list("pk", "status")
+        assert {status for pk, status in statuses if pk != ignored.pk} == {"received"}
+        assert dict(statuses)[ignored.pk] == "ignored"
+
+
+class TestPayouts:
+    PAYOUTS = "/admin/payments/payout/"
+    MAY = ("payments.view_payout", "payments.settle_payout")
+
+    def page(self, payout: Payout, word: str = "change") -> str:
+        return f"{self.PAYOUTS}{payout.pk}/{word}/"
+
+    def test_given_a_failed_payout_when_shown_then_masked_and_with_its_effects(self):
+        payout = PayoutFactory(status="failed")
+        root = client_of(UserFactory(is_staff=True, is_superuser=True))
+        pages = [text_of(root.get(url)) for url in (self.PAYOUTS, self.page(payout))]
+        assert all(IBAN not in page and "DE••••3000" in page for page in pages)
+        for made in (payout.transaction, payout.reversal):
+            assert f"/admin/transactions/transaction/{made.pk}/change/" in pages[1]
+        event = text_of(root.get(page_of(payout.webhook_events.get())))
+        assert f"/admin/transactions/transaction/{payout.reversal.pk}/change/" in event
+        assert self.page(payout) in event
+
+    def test_given_words_of_it_when_searched_then_it_is_found(self):
+        payout = PayoutFactory()
+        PayoutFactory()
+        root = client_of(UserFactory(is_staff=True, is_superuser=True))
+        for text in (payout.gateway_reference, payout.pk, payout.transaction_id, payout.user.email):
+            page = text_of(root.get(self.PAYOUTS, {"q": str(text)}))
+            assert page.count("DE••••3000") == 1
+
+    def test_given_a_payout_that_the_gateway_knows_when_given_up_then_refused(self):
+        payout = PayoutFactory()
+        client = client_of(StaffFactory(permissions=self.MAY))
+        assert self.page(payout, "give-up") not in text_of(client.get(self.page(payout)))
+        response = client.post(self.page(payout, "give-up"), follow=True)
+        assert "The gateway knows this payout" in text_of(response)
+        assert balance(payout.user) == Decimal("60.00")
+
+    def test_given_a_lost_payout_when_given_up_then_the_money_is_back_once(self, monkeypatch):
+        payout = self.lost(monkeypatch)
+        client = client_of(StaffFactory(permissions=self.MAY))
+        assert self.page(payout, "give-up") in text_of(client.get(self.page(payout)))
+        for _ in range(2):
+            client.post(self.page(payout, "give-up"))
+        payout.refresh_from_db()
+        assert (payout.status, payout.failure_code) == ("failed", "never_sent")
+        assert balance(payout.user) == Decimal("100.00")
+        assert LogEntry.objects.filter(object_id=str(payout.pk)).count() == 1
+
+    def test_given_a_lost_payout_when_its_reference_is_named_then_it_is_asked_about(
+        self, monkeypatch
+    ):
+        other = PayoutFactory()
+        payout = self.lost(monkeypatch)
+        client = client_of(StaffFactory(permissions=self.MAY))
+        page = self.page(payout, "name-reference")
+        taken = client.post(page, {"reference": other.gateway_reference}, follow=True)
+        assert "Another payout has this reference." in text_of(taken)
+        client.post(page, {"reference": "sbx_found"})
+        payout.refresh_from_db()
+        assert (payout.gateway_reference, payout.status) == ("sbx_found", "pending")
+        assert payout.next_poll_at <= timezone.now()
+
+    def test_given_no_permission_or_ones_own_when_given_up_then_refused(self, monkeypatch):
+        payout = self.lost(monkeypatch)
+        viewer = client_of(StaffFactory(permissions=self.MAY[:1]))
+        assert viewer.post(self.page(payout, "give-up")).status_code == 403
+        User.objects.filter(pk=payout.user_id).update(is_staff=True, is_superuser=True)
+        own = client_of(User.objects.get(pk=payout.user_id))
+        own.post(self.page(payout, "give-up"))
+        payout.refresh_from_db()
+        assert payout.status == "pending"
+
+    def lost(self, monkeypatch: Any) -> Payout:
+        """Ordered a day ago, and the gateway never said anything."""
+        with monkeypatch.context() as away:
+            away.setattr(SandboxGateway, "payout", no_answer)
+            with pytest.raises(GatewayUnavailable):
+                pay_out(person("100.00"))
+        monkeypatch.setattr(payouts, "ASKED_WITHIN", timedelta(0))
+        return Payout.objects.get(gateway_reference=None)
+
+
+def no_answer(*_: object) -> str:
+    raise GatewayUnavailable
+
+
+class TestSuspense:
+    def test_given_money_in_suspense_when_resolved_then_once_with_a_note_and_by_whom(self):
+        intent = PaymentIntentFactory()
+        close(intent.user)
+        settle(intent)
+        one = SuspendedDeposit.objects.get()
+        page = f"/admin/payments/suspendeddeposit/{one.pk}/"
+        staff = StaffFactory(
+            permissions=["payments.view_suspendeddeposit", "payments.resolve_suspense"]
+        )
+        client = client_of(staff)
+        assert "100.00 USD" in text_of(client.get("/admin/payments/suspendeddeposit/"))
+        assert "in suspense" in text_of(client.get("/admin/"))
+        client.post(f"{page}resolve/", {"note": " "})
+        one.refresh_from_db()
+        assert one.status == "open"
+        for note in ("Sent back, re_1.", "Otherwise."):
+            client.post(f"{page}resolve/", {"note": note})
+        one.refresh_from_db()
+        assert (one.status, one.note, one.resolved_by) == ("resolved", "Sent back, re_1.", staff)
+
+    def test_given_a_late_success_when_listed_then_it_can_be_filtered(self):
+        late, timely = (PaymentIntentFactory(status=one) for one in ("expired", "succeeded"))
+        settle(late)
+        root = client_of(UserFactory(is_staff=True, is_superuser=True))
+        page = text_of(root.get("/admin/payments/paymentintent/", {"late_after__exact": "expired"}))
+        assert late.gateway_reference in page
+        assert timely.gateway_reference not in page

@@ -6,6 +6,7 @@ import pytest
 from django.test import override_settings
 
 from payments import inbox, services
+from payments.checks import payloads_outlive_the_gateways_retries
 from payments.models import PaymentIntent, WebhookEvent
 from payments.services import PaymentService
 from payments.tasks import cleanup_old_webhook_events, expire_payment_intents
@@ -105,3 +106,10 @@ class TestCleanup:
         with override_settings(WEBHOOK_RETENTION=timedelta(0)):
             assert PaymentService.cleanup_old_webhook_events() == 5
             assert PaymentService.cleanup_old_webhook_events() == 0
+
+    def test_given_a_retention_within_the_gateways_retries_when_checked_then_an_error(self):
+        assert payloads_outlive_the_gateways_retries() == []
+        with override_settings(WEBHOOK_RETENTION=timedelta(days=7)):
+            assert [found.id for found in payloads_outlive_the_gateways_retries()] == [
+                "payments.E001"
+            ]

@@ -348,9 +348,9 @@ class TestWhatTheGatewaySays:
         assert (payout.status, balance(alice)) == ("pending", Decimal("60.00"))
 
     @pytest.mark.parametrize("kind", ["payment_intent.succeeded", "payment_intent.failed"])
-    def test_given_an_event_of_an_intent_when_it_names_a_payout_then_nothing(self, alice, kind):
+    def test_given_an_event_of_an_intent_when_it_names_a_payout_then_parked(self, alice, kind):
         payout = pay_out(alice)
-        assert settle(payout, kind).status == "ignored"
+        assert settle(payout, kind).status == "parked"
         assert (payout.status, balance(alice)) == ("pending", Decimal("60.00"))
 
     def test_given_a_frozen_wallet_when_it_failed_then_the_money_comes_back_all_the_same(

@@ -176,5 +176,6 @@ def test_given_the_schedule_when_read_then_every_task_in_it_exists():
         "payments.deliver_due_sandbox_events",
         "payments.expire_payment_intents",
         "payments.cleanup_old_webhook_events",
+        "payments.poll_gateways",
     }
     assert scheduled <= set(app.tasks)
