@@ -18,6 +18,8 @@ VIEWED_APPS = ("users", "wallet", "transactions", "payments", "admin")
 EXTRA = (
     "review_kyc",
     "process_again",
+    "refund_deposit",
+    "reconcile",
     "propose_adjustment",
     "approve_adjustment",
     "add_ledgercheckpoint",

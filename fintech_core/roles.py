@@ -31,7 +31,10 @@ NEVER_DELETED = {
     "wallet_wallet",
     "fintech_core_idempotencyrecord",
     "users_user",
+    "payments_depositrefund",
     "payments_paymentintent",
+    "payments_reconciliationbreak",
+    "payments_reconciliationrun",
     "payments_webhookevent",
 }
 # A trigger writes the seals, with the owner's rights: who serves cannot forge one.

@@ -182,6 +182,11 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": 15},
     },
     "expire-payment-intents": {"task": "payments.expire_payment_intents", "schedule": 60.0},
+    "sweep-refunds": {
+        "task": "payments.sweep_refunds",
+        "schedule": 60.0,
+        "options": {"expires": 60},
+    },
     "cleanup-old-webhook-events": {
         "task": "payments.cleanup_old_webhook_events",
         "schedule": timedelta(hours=1),
@@ -329,6 +334,7 @@ SPECTACULAR_SETTINGS = {
         "BatchStatus": "transactions.models.TransferBatch.Status",
         "HoldStatus": "transactions.models.Hold.Status",
         "TransactionStatus": "transactions.models.Transaction.Status",
+        "DepositRefundStatus": "payments.models.DepositRefund.Status",
         "PaymentIntentStatus": "payments.models.PaymentIntent.Status",
         "WebhookEventStatus": "payments.models.WebhookEvent.Status",
     },

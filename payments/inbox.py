@@ -2,8 +2,8 @@
 
 An event is stored with its raw bytes and answered; a worker handles it. Each try is counted and
 committed before it begins, and what it does is one database transaction: event and effect together
-or neither. Rows are locked in this order: event, intent, wallet. The queue is only a hint: whatever
-it loses, the sweeper finds, for `next_attempt_at` in PostgreSQL says what is due.
+or neither. Rows are locked in this order: event, intent or refund, wallet. The queue is only a
+hint: whatever it loses, the sweeper finds, for `next_attempt_at` in PostgreSQL says what is due.
 """
 
 import json
@@ -33,7 +33,7 @@ from payments import effects, gateways
 from payments.effects import Disagreement
 from payments.exceptions import NotFound
 from payments.gateways.base import GatewayEvent
-from payments.models import PaymentIntent, WebhookAttempt, WebhookEvent
+from payments.models import DepositRefund, PaymentIntent, WebhookAttempt, WebhookEvent
 from users.models import User
 
 logger = logging.getLogger(__name__)
@@ -219,7 +219,8 @@ def _apply(event: WebhookEvent) -> Result:
     said = _read(event).statement
     if said is None:
         return Result(WebhookAttempt.Outcome.IGNORED, "A type that has no meaning here.")
-    event.intent = effects.named(said, event.gateway)  # staff see it beside a refusal, too
+    if column := effects.COLUMNS.get(said.subject):  # staff see it beside a refusal, too
+        setattr(event, column, effects.named(said, event.gateway))
     if effects.apply(said, event.gateway) is None:
         return Result(WebhookAttempt.Outcome.IGNORED, "Nothing of ours has this reference.")
     return Result(WebhookAttempt.Outcome.PROCESSED)
@@ -259,7 +260,11 @@ def _close(event: WebhookEvent, result: Result) -> None:
     event.next_attempt_at = None
     event.processed_at = Now()
     event.last_error = result.error
-    event.save(update_fields=["status", "next_attempt_at", "processed_at", "last_error", "intent"])
+    event.save(
+        update_fields=[
+            "status", "next_attempt_at", "processed_at", "last_error", *effects.COLUMNS.values()
+        ]
+    )  # fmt: skip
 
 
 def _park(event: WebhookEvent, reason: str) -> None:
@@ -267,7 +272,7 @@ def _park(event: WebhookEvent, reason: str) -> None:
     event.status = WebhookEvent.Status.PARKED
     event.next_attempt_at = None
     event.last_error = reason
-    event.save(update_fields=["status", "next_attempt_at", "last_error", "intent"])
+    event.save(update_fields=["status", "next_attempt_at", "last_error", *effects.COLUMNS.values()])
     logger.error("webhook event parked", extra={"webhook_event": str(event.pk), "reason": reason})
 
 
@@ -289,14 +294,17 @@ def process_due(*, seconds_max: float) -> int:
 
 @transaction.atomic
 def adopt_orphans() -> int:
-    """Receive again the ignored events whose intent has got its reference since."""
-    intents = PaymentIntent.objects.filter(
-        gateway=OuterRef("gateway"), gateway_reference=OuterRef("gateway_reference")
-    )
+    """Receive again the ignored events whose intent or refund has got its reference since."""
+    same_reference = {
+        "gateway": OuterRef("gateway"),
+        "gateway_reference": OuterRef("gateway_reference"),
+    }
     orphans = WebhookEvent.objects.filter(
-        Exists(intents),
+        Exists(PaymentIntent.objects.filter(**same_reference))
+        | Exists(DepositRefund.objects.filter(**same_reference)),
         status=WebhookEvent.Status.IGNORED,
         intent__isnull=True,
+        refund__isnull=True,
         gateway_reference__isnull=False,
         payload_deleted_at__isnull=True,
         received_at__gt=Now() - ORPHAN_AGE_MAX,

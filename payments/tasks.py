@@ -28,3 +28,8 @@ def expire_payment_intents(**_newer: object) -> None:
 @shared_task(name="payments.cleanup_old_webhook_events")
 def cleanup_old_webhook_events(**_newer: object) -> None:
     PaymentService.cleanup_old_webhook_events()
+
+
+@shared_task(name="payments.sweep_refunds")
+def sweep_refunds(**_newer: object) -> None:
+    PaymentService.sweep_refunds()

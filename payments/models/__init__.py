@@ -2,5 +2,19 @@
 
 from payments.models.event import WebhookAttempt, WebhookEvent
 from payments.models.intent import PaymentIntent
+from payments.models.reconciliation import (
+    ReconciliationBreak,
+    ReconciliationLine,
+    ReconciliationRun,
+)
+from payments.models.refund import DepositRefund
 
-__all__ = ["PaymentIntent", "WebhookAttempt", "WebhookEvent"]
+__all__ = [
+    "DepositRefund",
+    "PaymentIntent",
+    "ReconciliationBreak",
+    "ReconciliationLine",
+    "ReconciliationRun",
+    "WebhookAttempt",
+    "WebhookEvent",
+]

@@ -7,6 +7,7 @@ from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
 from payments.models.intent import PaymentIntent
+from payments.models.refund import DepositRefund
 
 ATTEMPTS_MAX = 100  # the column's bound; settings.WEBHOOK_MAX_ATTEMPTS decides
 
@@ -43,6 +44,9 @@ class WebhookEvent(models.Model):
     last_error = models.CharField(max_length=500, blank=True)
     intent = models.ForeignKey(
         PaymentIntent, on_delete=models.PROTECT, null=True, related_name="webhook_events"
+    )
+    refund = models.ForeignKey(
+        DepositRefund, on_delete=models.PROTECT, null=True, related_name="webhook_events"
     )
     # Who of the staff last asked for it to be processed again.
     requested_by = models.ForeignKey(

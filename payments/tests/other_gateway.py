@@ -4,7 +4,8 @@ one line in `settings.PAYMENT_GATEWAYS` are all that a gateway needs."""
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import date
 from decimal import Decimal
 from typing import ClassVar, Self
 
@@ -13,13 +14,20 @@ from payments.gateways.base import (
     CreatedIntent,
     GatewayEvent,
     NewIntent,
+    NewRefund,
     Outcome,
+    ReportLine,
     Statement,
     Subject,
 )
 
 KEY = b"a key for tests only"
-WORDS = {"charge.ok": Outcome.SUCCEEDED, "charge.declined": Outcome.FAILED}
+WORDS = {
+    "charge.ok": (Subject.INTENT, Outcome.SUCCEEDED),
+    "charge.declined": (Subject.INTENT, Outcome.FAILED),
+    "refund.ok": (Subject.REFUND, Outcome.SUCCEEDED),
+    "refund.failed": (Subject.REFUND, Outcome.FAILED),
+}
 
 
 def signature(body: bytes) -> str:
@@ -37,16 +45,25 @@ class OtherGateway:
     def create(self, intent: NewIntent) -> CreatedIntent:
         return CreatedIntent(f"ch_{intent.id.hex}", "secret", "https://pay.example.com/ch")
 
+    def refund(self, refund: NewRefund) -> str:
+        return f"re_{refund.id.hex}"
+
+    def fetch(self, subject: Subject, gateway_reference: str) -> Statement | None:
+        return None
+
+    def report(self, day: date) -> Iterable[ReportLine]:
+        return []
+
     def verify(self, *, headers: Mapping[str, str], body: bytes) -> None:
         if not hmac.compare_digest(headers.get("other-signature", ""), signature(body)):
             raise InvalidSignature
 
     def parse(self, *, headers: Mapping[str, str], body: bytes) -> GatewayEvent:
         told = json.loads(body)
-        outcome = WORDS.get(told["kind"])
-        said = outcome and Statement(
-            subject=Subject.INTENT,
-            outcome=outcome,
+        meaning = WORDS.get(told["kind"])
+        said = meaning and Statement(
+            subject=meaning[0],
+            outcome=meaning[1],
             gateway_reference=told["charge"],
             amount=Decimal(told["cents"]) / 100,
             currency=told["currency"].upper(),

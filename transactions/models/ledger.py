@@ -35,6 +35,9 @@ class Transaction(models.Model):
     Invariants
     * It has at least two entries, and they balance in each currency when it commits.
     * Only `status` (forward), `completed_at` (with it) and `refunded_amount` (upward) ever change.
+    * `refunded_amount` is the sum of its refunds; of a deposit, whose refunds may come back from
+      the gateway, the most that was on its way back at any one time.
+    * It is reversed at most once.
     * `completed_at` equals its entries' `created_at`, unless a gateway still has to settle it.
     * `effect_key` names what caused it outside a customer's request (`payment_intent:<id>`); two
       transactions cannot have the same cause.
@@ -132,6 +135,11 @@ class Transaction(models.Model):
             models.CheckConstraint(
                 name="transactions_transaction_currency_is_a_code",
                 condition=Q(currency__regex=r"^[A-Z]{3}$"),
+            ),
+            models.UniqueConstraint(
+                name="transactions_transaction_reversed_once",
+                fields=["parent"],
+                condition=Q(type="reversal"),
             ),
         ]
 

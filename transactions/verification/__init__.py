@@ -8,7 +8,16 @@ comes here, so memory stays flat however long the ledger is.
 from collections.abc import Iterator
 
 from fintech_core.database import query
-from transactions.verification import adjustments, batches, books, guards, holds, signed, wallets
+from transactions.verification import (
+    adjustments,
+    batches,
+    books,
+    guards,
+    holds,
+    signed,
+    source_refunds,
+    wallets,
+)
 from transactions.verification.findings import Breach, Step
 from transactions.verification.snapshot import shared_snapshot
 
@@ -20,6 +29,7 @@ _TABLES = [
     "transactions_checkpointleaf",
     "transactions_hold",
     "transactions_adjustment",
+    "payments_depositrefund",
     "transactions_transferbatchleg",
     "wallet_wallet",
 ]
@@ -43,5 +53,6 @@ def verify() -> Iterator[Step]:
         yield from wallets.check()
         yield from holds.check()
         yield from adjustments.check()
+        yield from source_refunds.check()
         yield from batches.check()
         yield from signed.check()

@@ -20,6 +20,13 @@ Guarded = dict[str, int | None]  # the name of what guards, and the invariant th
 
 BESIDE_THE_LEDGER: Guarded = dict.fromkeys(
     [
+        "payments_run_guard",
+        "payments_run_no_delete",
+        "payments_run_no_truncate",
+        "payments_break_begins",
+        "payments_break_guard",
+        "payments_break_no_delete",
+        "payments_break_no_truncate",
         "users_kycdocumentaccess_refuse_change",
         "users_kycdocumentaccess_refuse_truncate",
         "users_kycstep_check_chain",
@@ -78,6 +85,14 @@ TRIGGERS: Guarded = {
     "payments_event_guard": 5,
     "payments_event_no_delete": 5,
     "payments_event_no_truncate": 5,
+    "payments_refund_begins": 5,
+    "payments_refund_guard": 5,
+    "payments_refund_no_delete": 5,
+    "payments_refund_no_truncate": 5,
+    "transactions_transaction_refund_is_ordered": 5,
+    "transactions_transaction_refund_has_failed": 5,
+    "transactions_transaction_refund_reaches_the_gateway": 5,
+    "transactions_transaction_refund_comes_back": 5,
     "transactions_hold_guard": 5,
     "transactions_hold_no_delete": 5,
     "transactions_hold_no_truncate": 5,
