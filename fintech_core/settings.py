@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import environ
+from celery.schedules import crontab
 from csp.constants import NONE, SELF, UNSAFE_EVAL, UNSAFE_INLINE
 from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
@@ -186,6 +187,12 @@ CELERY_BEAT_SCHEDULE = {
         "task": "payments.sweep_refunds",
         "schedule": 60.0,
         "options": {"expires": 60},
+    },
+    # Again each hour for what failed. Gateways need a while after midnight for their reports.
+    "reconcile-gateways": {
+        "task": "payments.reconcile_gateways",
+        "schedule": crontab(minute=20, hour="4-23"),
+        "options": {"expires": 3000},
     },
     "cleanup-old-webhook-events": {
         "task": "payments.cleanup_old_webhook_events",
@@ -366,6 +373,8 @@ SANDBOX_WEBHOOK_SECRETS = env.webhook_secrets("SANDBOX_WEBHOOK_SECRET") if PAYME
 # Name → adapter. One whose own settings are missing is switched off.
 PAYMENT_GATEWAYS = {"sandbox": "payments.gateways.sandbox.SandboxGateway"}
 PAYMENT_INTENT_LIFETIME = timedelta(hours=24)
+# How many past days (UTC) are reconciled by themselves, if they have not been yet.
+RECONCILIATION_DAYS = 3
 WEBHOOK_MAX_ATTEMPTS = 8
 WEBHOOK_ALLOW_PRIVATE_TARGETS = env.flag("WEBHOOK_ALLOW_PRIVATE_TARGETS", default=False)
 WEBHOOK_RETENTION = timedelta(days=90)

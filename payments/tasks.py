@@ -4,6 +4,7 @@ from uuid import UUID
 
 from celery import shared_task
 
+from payments import reconciliation
 from payments.services import PaymentService
 
 
@@ -33,3 +34,8 @@ def cleanup_old_webhook_events(**_newer: object) -> None:
 @shared_task(name="payments.sweep_refunds")
 def sweep_refunds(**_newer: object) -> None:
     PaymentService.sweep_refunds()
+
+
+@shared_task(name="payments.reconcile_gateways")
+def reconcile_gateways(**_newer: object) -> None:
+    reconciliation.reconcile_missed_days()
