@@ -12,7 +12,13 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from fintech_core.admin import link, list_page, money
-from payments.models import PaymentIntent, WebhookEvent
+from payments.models import (
+    DepositRefund,
+    PaymentIntent,
+    ReconciliationBreak,
+    ReconciliationRun,
+    WebhookEvent,
+)
 from transactions.models import (
     Adjustment,
     Hold,
@@ -63,7 +69,10 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
             "Payments",
             [
                 _page(request, "Intents", "add_card", PaymentIntent),
+                _page(request, "Refunds to source", "undo", DepositRefund),
                 _events(request),
+                _page(request, "Reconciliation", "rule", ReconciliationRun),
+                _breaks(request),
             ],
         ),
         _section("Staff", _staff_pages(request)),
@@ -111,6 +120,13 @@ def _events(request: HttpRequest) -> dict[str, Any]:
     entry = _page(request, "Webhook events", "webhook", WebhookEvent)
     if may_view(request, WebhookEvent):
         entry |= _badge(_parked_events(), "danger")
+    return entry
+
+
+def _breaks(request: HttpRequest) -> dict[str, Any]:
+    entry = _page(request, "Breaks", "link_off", ReconciliationBreak)
+    if may_view(request, ReconciliationBreak):
+        entry |= _badge(_open_breaks(), "danger")
     return entry
 
 
@@ -168,6 +184,10 @@ def _parked_events() -> QuerySet[WebhookEvent]:
     return WebhookEvent.objects.filter(status=WebhookEvent.Status.PARKED)
 
 
+def _open_breaks() -> QuerySet[ReconciliationBreak]:
+    return ReconciliationBreak.objects.filter(status=ReconciliationBreak.Status.OPEN)
+
+
 def _open_adjustments() -> QuerySet[Adjustment]:
     return Adjustment.objects.filter(status=Adjustment.Status.PROPOSED)
 
@@ -191,6 +211,7 @@ def _tiles() -> list[dict[str, Any]]:
         _tile("KYC waiting", _kyc_waiting(), "kyc_status__exact=pending"),
         _tile("Parked webhook events", _parked_events(), "status__exact=parked"),
         _tile("Events in the queue", received, "status__exact=received"),
+        _tile("Reconciliation breaks", _open_breaks(), "status__exact=open"),
         _tile("Frozen wallets", frozen, "status__exact=frozen"),
         _tile("Adjustments to decide", _open_adjustments(), "status__exact=proposed"),
     ]

@@ -26,7 +26,9 @@ from fintech_core.admin import (
     uuid_in,
 )
 from fintech_core.exceptions import InvalidState
-from payments.models import PaymentIntent, WebhookAttempt, WebhookEvent
+from payments import reconciliation_admin  # noqa: F401 - registers
+from payments.models import DepositRefund, PaymentIntent, WebhookAttempt, WebhookEvent
+from payments.refund_admin import RefundingAdmin
 from payments.services import PaymentService
 from users import queries as users_queries
 from users.models import User
@@ -54,7 +56,7 @@ AGAIN = Question(
 
 
 @admin.register(PaymentIntent)
-class PaymentIntentAdmin(HistoryAdmin):
+class PaymentIntentAdmin(RefundingAdmin, HistoryAdmin):
     """Without the client's secret, which is the customer's alone."""
 
     list_display = ["created_at", "person", "asked", "state", "gateway", "gateway_reference"]
@@ -119,7 +121,7 @@ class WebhookEventAdmin(AskingAdmin, HistoryAdmin):
     ]
     list_display_links = ["received_at"]
     list_filter = [("status", ChoicesDropdownFilter), ("received_at", CreatedFilter)]
-    related = ["intent__user", "intent__transaction", "requested_by"]
+    related = ["intent__user", "intent__transaction", "refund__transaction", "requested_by"]
     search_help_text = "Event id, gateway reference, or our id of the event or intent"
     inlines = [AttemptInline]
     actions = ["process_selected_again"]
@@ -140,23 +142,25 @@ class WebhookEventAdmin(AskingAdmin, HistoryAdmin):
 
     def found_by(self, text: str) -> Q:
         if key := uuid_in(text):
-            return Q(pk=key) | Q(intent=key)
+            return Q(pk=key) | Q(intent=key) | Q(refund=key)
         # Each with its gateway, because so they are indexed.
         by_event = Q(gateway__in=list(settings.PAYMENT_GATEWAYS), event_id=text)
         intents = PaymentIntent.objects.filter(gateway_reference=text).values_list("pk", flat=True)
-        return by_event | Q(intent__in=list(intents[:10]))
+        refunds = DepositRefund.objects.filter(gateway_reference=text).values_list("pk", flat=True)
+        return by_event | Q(intent__in=list(intents[:10])) | Q(refund__in=list(refunds[:10]))
 
     @display(description="Status", label=EVENT_COLOURS)
     def state(self, event: WebhookEvent) -> tuple[str, str]:
         return event.status, event.get_status_display()
 
-    @display(description="Intent")
+    @display(description="About")
     def about(self, event: WebhookEvent) -> str:
-        return link(event.intent)
+        return link(event.intent or event.refund)
 
     @display(description="Effect")
     def effect(self, event: WebhookEvent) -> str:
-        return link(event.intent.transaction) if event.intent else NOTHING
+        order = event.intent or event.refund
+        return link(order.transaction) if order else NOTHING
 
     @display(description="Last asked for by")
     def asked_by(self, event: WebhookEvent) -> str:

@@ -33,7 +33,14 @@ from payments.reconciliation.reports import BadReport
 from users.models import User
 from users.services import require_staff
 
-__all__ = ["BadReport", "CouldNotRun", "reconcile", "reconcile_missed_days", "resolve"]
+__all__ = [
+    "PERMISSION",
+    "BadReport",
+    "CouldNotRun",
+    "reconcile",
+    "reconcile_missed_days",
+    "resolve",
+]
 
 logger = logging.getLogger(__name__)
 
