@@ -176,6 +176,7 @@ class ReconciliationRunAdmin(HistoryAdmin):
         self, request: HttpRequest, gateway: str, day: date, report: UploadedFile
     ) -> ReconciliationRun | None:
         """The run, recorded in the staff log; None if the report cannot be used."""
+        assert report.file is not None  # noqa: S101 - it was uploaded
         try:
             run = reconciliation.reconcile(
                 gateway=gateway, day=day, csv_file=report.file, by=_staff(request)

@@ -358,6 +358,13 @@ def simulate() -> Call:
     return Call(by=intent.user, path={"id": intent.pk}, body={"outcome": "succeeded"})
 
 
+@succeeds("POST /api/v1/payments/intents/{id}/refund/")
+def refund_deposit() -> Call:
+    staff = StaffFactory(permissions=["payments.refund_deposit"])
+    intent = PaymentIntentFactory(status="succeeded")
+    return Call(by=staff, path={"id": intent.pk}, body={"amount": "4.00", "reason": "Paid twice."})
+
+
 @succeeds("POST /api/v1/payments/webhooks/{gateway}/")
 def deliver() -> Call:
     body = event_body(PaymentIntentFactory())

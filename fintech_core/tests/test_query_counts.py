@@ -22,6 +22,7 @@ STATEMENTS = {
     "POST /api/v1/payments/intents/": 17,
     "GET /api/v1/payments/intents/{id}/": 2,
     "POST /api/v1/payments/intents/{id}/cancel/": 5,
+    "POST /api/v1/payments/intents/{id}/refund/": 37,
     "POST /api/v1/payments/intents/{id}/simulate/": 5,
     "GET /api/v1/payments/webhook-events/": 4,
     "GET /api/v1/payments/webhook-events/{id}/": 4,

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
-from typing import BinaryIO
+from typing import IO
 from uuid import UUID
 
 from django.conf import settings
@@ -58,7 +58,7 @@ def reconcile(
     *,
     gateway: str,
     day: date,
-    csv_file: BinaryIO | None = None,
+    csv_file: IO[bytes] | None = None,
     by: User | None = None,
     progress: Progress = lambda lines: None,
 ) -> ReconciliationRun:
@@ -140,7 +140,7 @@ def _today() -> date:
     return datetime.now(tz=UTC).date()
 
 
-def _source(csv_file: BinaryIO | None) -> ReconciliationRun.Source:
+def _source(csv_file: IO[bytes] | None) -> ReconciliationRun.Source:
     return ReconciliationRun.Source.GATEWAY if csv_file is None else ReconciliationRun.Source.CSV
 
 
@@ -183,7 +183,7 @@ def _give_up_dead_runs(gateway: str) -> None:
     ).update(status=ReconciliationRun.Status.FAILED, error="It was cut short.", finished_at=Now())
 
 
-def _run(run: ReconciliationRun, csv_file: BinaryIO | None, progress: Progress) -> None:
+def _run(run: ReconciliationRun, csv_file: IO[bytes] | None, progress: Progress) -> None:
     if csv_file is None:
         days = _days_to_ask_for(run)
         lines = reports.from_gateway(gateways.gateway_named(run.gateway), days)
@@ -207,7 +207,7 @@ def _days_to_ask_for(run: ReconciliationRun) -> list[date]:
 
 
 def _write(
-    spool: BinaryIO,
+    spool: IO[bytes],
     gateway: str,
     lines: Iterator[tuple[date, ReportLine]],
     progress: Progress,

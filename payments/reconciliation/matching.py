@@ -7,7 +7,7 @@ reports of all days: what we settled a moment before midnight may stand in that 
 """
 
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from django.db import connection
 from django.db.models.functions import Now
@@ -19,7 +19,7 @@ from payments.reconciliation.subjects import DESCRIBED, Described
 _LINE_COLUMNS = "gateway, day, subject, reference, amount, currency, settled_at"
 
 
-def load(file: BinaryIO, gateway: str, days: list[date]) -> None:
+def load(file: IO[bytes], gateway: str, days: list[date]) -> None:
     """Put the lines in `file` (CSV in the order of the columns) in the place of the days' lines."""
     execute(
         "DELETE FROM payments_reconciliationline"
@@ -41,8 +41,6 @@ def compare(run: ReconciliationRun) -> None:
     facts = _facts(run)
     for statement in (_WANTED, *map(_settled_in_day, DESCRIBED), _COMPARED):
         execute(statement, **facts)
-    for described in DESCRIBED:
-        execute(_ours(described), **facts)
     for statement in (_FOUND, _LEDGER_ONLY, "ANALYZE found", _STILL, _NEW):
         execute(statement, **facts)
     run.found_later = _changed(_FOUND_LATER, **facts)
@@ -116,11 +114,25 @@ SELECT '{described.subject}', made.gateway_reference, true
 """  # noqa: S608 - the descriptions are ours
 
 
-# The gateway's side of each. One line in two reports that overlap is one line; twice in one report,
-# or at two moments, it is two.
-_COMPARED = """
+def _our_side(described: Described) -> str:
+    """The order, and whether its transaction has its entry in the clearing account."""
+    return f"""
+       SELECT made.amount, made.currency, made.status = '{described.settled}', EXISTS (
+              SELECT FROM transactions_transactionledger entry
+               WHERE entry.transaction_id = made.transaction_id
+                 AND (entry.account, entry.entry_type, entry.amount, entry.currency)
+                   = ('{described.account}', '{described.entry_type}', made.amount, made.currency))
+         FROM {described.table} made
+        WHERE wanted.subject = '{described.subject}'
+          AND made.gateway_reference = wanted.reference AND made.gateway = %(gateway)s"""  # noqa: S608 - the descriptions are ours
+
+
+# One line in two reports that overlap is one line; twice in one report, or at two moments, it is
+# two. Both sides are looked up by their indexes, one reference after the other: joined, whole
+# tables would be read.
+_COMPARED = f"""
 INSERT INTO compared
-SELECT wanted.*, theirs.*
+SELECT wanted.*, theirs.*, ours.*
   FROM (SELECT subject, reference, bool_or(of_day) AS of_day
           FROM wanted GROUP BY subject, reference) wanted
  CROSS JOIN LATERAL (
@@ -131,27 +143,10 @@ SELECT wanted.*, theirs.*
               (array_agg(currency ORDER BY settled_at, id))[1]
          FROM payments_reconciliationline line
         WHERE line.reference = wanted.reference AND line.gateway = %(gateway)s
-          AND line.subject = wanted.subject) theirs;
-CREATE INDEX ON compared (reference);
+          AND line.subject = wanted.subject) theirs
+  LEFT JOIN LATERAL ({" UNION ALL ".join(map(_our_side, DESCRIBED))}
+       OFFSET 0) ours ON true;
 ANALYZE compared;
-"""
-
-
-def _ours(described: Described) -> str:
-    """Our side: the order, and the entry of its transaction in the clearing account."""
-    return f"""
-UPDATE compared
-   SET our_amount = made.amount,
-       our_currency = made.currency,
-       is_settled = made.status = '{described.settled}',
-       is_in_ledger = EXISTS (
-           SELECT FROM transactions_transactionledger entry
-            WHERE entry.transaction_id = made.transaction_id
-              AND (entry.account, entry.entry_type, entry.amount, entry.currency)
-                = ('{described.account}', '{described.entry_type}', made.amount, made.currency))
-  FROM {described.table} made
- WHERE compared.subject = '{described.subject}'
-   AND made.gateway_reference = compared.reference AND made.gateway = %(gateway)s
 """  # noqa: S608 - the descriptions are ours
 
 
@@ -228,7 +223,8 @@ SELECT {_NEW_ID}, gateway, subject, reference, kind, our_amount, our_currency,
                        broken.their_amount, broken.their_currency)
                       IS NOT DISTINCT FROM
                       (found.our_amount, found.our_currency,
-                       found.their_amount, found.their_currency)))
+                       found.their_amount, found.their_currency))
+       OFFSET 0)
 """  # noqa: S608 - the descriptions are ours
 _FOUND_LATER = f"""
 UPDATE payments_reconciliationbreak broken

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import BinaryIO
+from typing import IO
 
 from fintech_core.money import AmountInvalid, parse_amount
 from payments.gateways.base import REFERENCE_MAX, Gateway, ReportLine, Subject
@@ -49,7 +49,7 @@ def from_gateway(gateway: Gateway, days: Iterable[date]) -> Iterator[tuple[date,
             yield day, line
 
 
-def from_csv(file: BinaryIO, day: date) -> Iterator[tuple[date, ReportLine]]:
+def from_csv(file: IO[bytes], day: date) -> Iterator[tuple[date, ReportLine]]:
     """The file's lines, all of the report for `day`. Raises BadReport, after the last line or as
     soon as so many are wrong that nobody would read on."""
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="strict", newline="")
