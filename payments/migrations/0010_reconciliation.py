@@ -309,6 +309,14 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="reconciliationrun",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("status", "running")),
+                fields=("gateway",),
+                name="payments_reconciliationrun_one_at_a_time",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="reconciliationrun",
             constraint=models.CheckConstraint(
                 condition=models.Q(("status__in", ["running", "matched", "breaks", "failed"])),
                 name="payments_reconciliationrun_status_known",

@@ -17,6 +17,7 @@ class ReconciliationRun(models.Model):
 
     Invariants
     * It is `running` until it is finished, once; then nothing of it changes. Never deleted.
+    * One gateway has at most one that is running.
     * `matched`: nothing of the day stands against us; `breaks`: something does; `failed`: nothing
       was compared, and `error` says why.
     """
@@ -59,6 +60,11 @@ class ReconciliationRun(models.Model):
             models.Index(name="payments_run_by_status", fields=["status", "-id"]),
         ]
         constraints = [
+            models.UniqueConstraint(
+                name="payments_reconciliationrun_one_at_a_time",
+                fields=["gateway"],
+                condition=Q(status="running"),
+            ),
             models.CheckConstraint(
                 name="payments_reconciliationrun_status_known",
                 condition=Q(status__in=["running", "matched", "breaks", "failed"]),

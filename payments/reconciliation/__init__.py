@@ -10,7 +10,6 @@ import io
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import IO
 from uuid import UUID
@@ -20,7 +19,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
-from fintech_core.database import database_time, execute, query
+from fintech_core.database import database_time, execute
 from fintech_core.exceptions import InvalidState
 from fintech_core.logs import scrub
 from payments import gateways
@@ -45,6 +44,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 PERMISSION = "payments.reconcile"
+LEASE = timedelta(hours=1)  # of a run: none takes so long
 MATCHING_SECONDS_MAX = 200  # a report of a million lines needs more than a call may take
 _DONE = (ReconciliationRun.Status.MATCHED, ReconciliationRun.Status.BREAKS)
 Progress = Callable[[int], object]
@@ -77,22 +77,15 @@ def reconcile(
         gateways.gateway_named(gateway)
     elif gateway not in settings.PAYMENT_GATEWAYS:
         raise NotFound("There is no such gateway here.")
-    with _only_run(gateway):
-        _give_up_dead_runs(gateway)
-        run = ReconciliationRun.objects.create(
-            gateway=gateway,
-            day=day,
-            source=_source(csv_file),
-            requested_by=by,
-        )
-        try:
-            _run(run, csv_file, progress)
-        except (BadReport, GatewayUnavailable) as reason:
-            _fail(run, str(reason))
-            raise CouldNotRun(str(reason)) from reason
-        except Exception as exc:
-            _fail(run, scrub(f"{type(exc).__name__}: {exc}"))
-            raise
+    run = _begin(gateway, day, csv_file, by)
+    try:
+        _run(run, csv_file, progress)
+    except (BadReport, GatewayUnavailable) as reason:
+        _fail(run, str(reason))
+        raise CouldNotRun(str(reason)) from reason
+    except Exception as exc:
+        _fail(run, scrub(f"{type(exc).__name__}: {exc}"))
+        raise
     run.refresh_from_db()
     return run
 
@@ -163,24 +156,29 @@ def _try(gateway: str, day: date) -> bool:
     return True
 
 
-@contextmanager
-def _only_run(gateway: str) -> Iterator[None]:
-    """A lock of PostgreSQL's that ends with the session, so that no crash leaves it behind."""
-    name = f"payments_reconciliation:{gateway}"
-    [(is_ours,)] = query("SELECT pg_try_advisory_lock(hashtextextended(%(name)s, 0))", name=name)
-    if not is_ours:
-        raise InvalidState("Another run of this gateway is going on.")
-    try:
-        yield
-    finally:
-        execute("SELECT pg_advisory_unlock(hashtextextended(%(name)s, 0))", name=name)
-
-
-def _give_up_dead_runs(gateway: str) -> None:
-    """Whoever ran them would still hold the lock."""
-    ReconciliationRun.objects.filter(
+@transaction.atomic
+def _begin(
+    gateway: str, day: date, csv_file: IO[bytes] | None, by: User | None
+) -> ReconciliationRun:
+    """The only run of the gateway; one that should be over by far was cut short, and is put down as
+    failed. Should it live on after all, it cannot finish: what it compared is rolled back."""
+    _lock(f"payments_reconciliation:{gateway}")
+    running = ReconciliationRun.objects.filter(
         gateway=gateway, status=ReconciliationRun.Status.RUNNING
-    ).update(status=ReconciliationRun.Status.FAILED, error="It was cut short.", finished_at=Now())
+    )
+    running.filter(started_at__lt=Now() - LEASE).update(
+        status=ReconciliationRun.Status.FAILED, error="It was cut short.", finished_at=Now()
+    )
+    if running.exists():
+        raise InvalidState("Another run of this gateway is going on.")
+    return ReconciliationRun.objects.create(
+        gateway=gateway, day=day, source=_source(csv_file), requested_by=by
+    )
+
+
+def _lock(name: str) -> None:
+    """Until the database transaction ends."""
+    execute("SELECT pg_advisory_xact_lock(hashtextextended(%(name)s, 0))", name=name)
 
 
 def _run(run: ReconciliationRun, csv_file: IO[bytes] | None, progress: Progress) -> None:
@@ -194,6 +192,8 @@ def _run(run: ReconciliationRun, csv_file: IO[bytes] | None, progress: Progress)
         spool.seek(0)
         with transaction.atomic():
             execute(f"SET LOCAL statement_timeout = '{MATCHING_SECONDS_MAX}s'")
+            execute(f"SET LOCAL lock_timeout = '{MATCHING_SECONDS_MAX}s'")
+            _lock("payments_reconciliation")  # the clearing accounts are those of all gateways
             matching.load(spool, run.gateway, days)
             matching.compare(run)
 
@@ -233,7 +233,8 @@ def _write(
 
 
 def _fail(run: ReconciliationRun, error: str) -> None:
-    ReconciliationRun.objects.filter(pk=run.pk).update(
+    mine = ReconciliationRun.objects.filter(pk=run.pk, status=ReconciliationRun.Status.RUNNING)
+    mine.update(
         status=ReconciliationRun.Status.FAILED,
         error=error[:ERROR_MAX_LENGTH] or "No reason was given.",
         finished_at=Now(),

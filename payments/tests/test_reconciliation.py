@@ -345,10 +345,22 @@ class TestFailing:
         assert run().status == "matched"  # the lock was given back
 
     def test_given_a_run_that_died_when_running_again_then_it_is_put_down_as_failed(self, report):
-        dead = ReconciliationRun.objects.create(gateway="other", day=today(), source="gateway")
+        dead = ReconciliationRun.objects.create(
+            gateway="other", day=today(), source="gateway",
+            started_at=datetime.now(tz=UTC) - timedelta(hours=2),
+        )  # fmt: skip
         run()
         dead.refresh_from_db()
         assert (dead.status, dead.error) == ("failed", "It was cut short.")
+
+    def test_given_a_run_that_goes_on_when_running_then_refused_and_it_may_finish(self, report):
+        going = ReconciliationRun.objects.create(gateway="other", day=today(), source="gateway")
+        with pytest.raises(InvalidState):
+            run()
+        with refused_by("payments_reconciliationrun_one_at_a_time"), transaction.atomic():
+            ReconciliationRun.objects.create(gateway="other", day=today(), source="gateway")
+        going.refresh_from_db()
+        assert going.status == "running"
 
     def test_given_a_line_that_cannot_be_when_run_then_failed(self, report):
         report.days[today()] = [line("ch_1", "1.005")]
@@ -549,8 +561,6 @@ class TestRules:
 
     def test_given_a_second_one_when_open_then_refused(self, broken):
         copy = ReconciliationBreak.objects.get(pk=broken.pk)
-        copy.pk = None
-        copy._state.adding = True
         with refused_by("payments_reconciliationbreak_open_once"), transaction.atomic():
             ReconciliationBreak(
                 gateway=copy.gateway, subject=copy.subject, reference=copy.reference,
