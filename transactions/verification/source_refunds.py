@@ -32,9 +32,9 @@ _RULES = [
     Rule(
         5,
         "refund.reversal_id IS NOT NULL AND"
-        " (back.type, back.amount, back.currency, back.parent_id, back.effect_key)"
-        " IS DISTINCT FROM ('reversal', refund.amount, refund.currency, refund.transaction_id,"
-        " concat('deposit_refund_failed:', refund.id))",
+        " (back.id, back.type, back.amount, back.currency, back.parent_id, back.effect_key)"
+        " IS DISTINCT FROM (refund.reversal_id, 'reversal', refund.amount, refund.currency,"
+        " refund.transaction_id, concat('deposit_refund_failed:', refund.id))",
         "concat('transaction ', refund.reversal_id, ' does not bring it back')",
         _THE_REFUND,
     ),
