@@ -2,7 +2,7 @@
 
 An event is stored with its raw bytes and answered; a worker handles it. Each try is counted and
 committed before it begins, and what it does is one database transaction: event and effect together
-or neither. Rows are locked in this order: event, intent or refund, wallet. The queue is only a
+or neither. Rows are locked in this order: event, order, wallet. The queue is only a
 hint: whatever it loses, the sweeper finds, for `next_attempt_at` in PostgreSQL says what is due.
 """
 
@@ -33,7 +33,7 @@ from payments import effects, gateways
 from payments.effects import Disagreement
 from payments.exceptions import NotFound
 from payments.gateways.base import GatewayEvent
-from payments.models import DepositRefund, PaymentIntent, WebhookAttempt, WebhookEvent
+from payments.models import WebhookAttempt, WebhookEvent
 from users.models import User
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ BATCHES_MAX = 100
 # An event can be older than what it is about: the gateway's answer with the reference may still be
 # on its way to us, or our process died with it and the client resumes the call.
 ORPHAN_AGE_MAX = timedelta(days=7)
+_SUBJECTS = tuple(effects.EVENT_FIELDS.values())
 
 
 @dataclass(frozen=True)
@@ -219,8 +220,8 @@ def _apply(event: WebhookEvent) -> Result:
     said = _read(event).statement
     if said is None:
         return Result(WebhookAttempt.Outcome.IGNORED, "A type that has no meaning here.")
-    if column := effects.COLUMNS.get(said.subject):  # staff see it beside a refusal, too
-        setattr(event, column, effects.named(said, event.gateway))
+    if field := effects.EVENT_FIELDS.get(said.subject):  # staff see it beside a refusal, too
+        setattr(event, field, effects.named(said, event.gateway))
     if effects.apply(said, event.gateway) is None:
         return Result(WebhookAttempt.Outcome.IGNORED, "Nothing of ours has this reference.")
     return Result(WebhookAttempt.Outcome.PROCESSED)
@@ -261,10 +262,8 @@ def _close(event: WebhookEvent, result: Result) -> None:
     event.processed_at = Now()
     event.last_error = result.error
     event.save(
-        update_fields=[
-            "status", "next_attempt_at", "processed_at", "last_error", *effects.COLUMNS.values()
-        ]
-    )  # fmt: skip
+        update_fields=["status", "next_attempt_at", "processed_at", "last_error", *_SUBJECTS]
+    )
 
 
 def _park(event: WebhookEvent, reason: str) -> None:
@@ -272,7 +271,7 @@ def _park(event: WebhookEvent, reason: str) -> None:
     event.status = WebhookEvent.Status.PARKED
     event.next_attempt_at = None
     event.last_error = reason
-    event.save(update_fields=["status", "next_attempt_at", "last_error", *effects.COLUMNS.values()])
+    event.save(update_fields=["status", "next_attempt_at", "last_error", *_SUBJECTS])
     logger.error("webhook event parked", extra={"webhook_event": str(event.pk), "reason": reason})
 
 
@@ -292,19 +291,21 @@ def process_due(*, seconds_max: float) -> int:
     return tried
 
 
-@transaction.atomic
 def adopt_orphans() -> int:
-    """Receive again the ignored events whose intent or refund has got its reference since."""
-    same_reference = {
-        "gateway": OuterRef("gateway"),
-        "gateway_reference": OuterRef("gateway_reference"),
-    }
+    """Receive again the ignored events whose order has got its reference since."""
+    return sum(_adopt_orphans_about(model) for model in effects.MODELS)
+
+
+@transaction.atomic
+def _adopt_orphans_about(model: type[effects.Order]) -> int:
+    # One kind of order at a time: of two alternatives PostgreSQL would read both tables.
+    orders = model.objects.filter(
+        gateway=OuterRef("gateway"), gateway_reference=OuterRef("gateway_reference")
+    )
     orphans = WebhookEvent.objects.filter(
-        Exists(PaymentIntent.objects.filter(**same_reference))
-        | Exists(DepositRefund.objects.filter(**same_reference)),
+        Exists(orders),
         status=WebhookEvent.Status.IGNORED,
-        intent__isnull=True,
-        refund__isnull=True,
+        **{f"{field}__isnull": True for field in _SUBJECTS},
         gateway_reference__isnull=False,
         payload_deleted_at__isnull=True,
         received_at__gt=Now() - ORPHAN_AGE_MAX,

@@ -174,8 +174,7 @@ class TransactionService:
         """The gateway could not send a deposit's refund back: the money returns to the wallet.
 
         Once for each refund, by the database's word; whoever calls has locked what says that it has
-        not returned yet. Into a wallet that was closed meanwhile nothing goes: then it waits in the
-        `suspense` account.
+        not returned yet. A frozen wallet takes it, too; none is closed meanwhile.
         """
         return source_refunds.bring_back(refund_id, effect_key, description)
 

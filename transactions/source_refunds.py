@@ -58,15 +58,14 @@ def refund(asked: SourceRefund) -> Transaction:
 
 
 def bring_back(refund_id: UUID, effect_key: str, description: str) -> Transaction:
-    """Gateway_clearing → wallet, or → suspense if the wallet is closed."""
+    """Gateway_clearing → wallet. It is not closed: none is while money of its deposits is out."""
     undone = Transaction.objects.get(pk=refund_id)
     wallet = _lock_wallet_of(undone)
-    is_closed = wallet.status == Wallet.Status.CLOSED
     return post(
         Posting(
             kind=Transaction.Type.REVERSAL,
             debit=Account.GATEWAY_CLEARING,
-            credit=Account.SUSPENSE if is_closed else wallet,
+            credit=wallet,
             amount=undone.amount,
             currency=undone.currency,
             description=description,

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
-from fintech_core.database import execute
+from fintech_core.database import execute, violated_constraint
 from fintech_core.exceptions import InvalidState
 from users.exceptions import NotOnOneself
 from users.models import User
@@ -69,9 +69,15 @@ def unfreeze(*, wallet_id: UUID, actor: User, reason: str) -> Wallet:
 def close(*, wallet_id: UUID, actor: User, reason: str) -> Wallet:
     """End the wallet for good: neither debits nor credits.
 
-    Raises what `freeze` raises; InvalidState while it holds money, and if it is closed already.
+    Raises what `freeze` raises; InvalidState while it holds money, while money that left it may
+    still come back, and if it is closed already.
     """
-    return _change_status(wallet_id, actor, Wallet.Status.CLOSED, reason)
+    try:
+        return _change_status(wallet_id, actor, Wallet.Status.CLOSED, reason)
+    except IntegrityError as exc:
+        if violated_constraint(exc) != "wallet_wallet_closes_when_settled":
+            raise
+        raise InvalidState("Money that left it is on its way: it might come back.") from exc
 
 
 @transaction.atomic

@@ -1,21 +1,34 @@
 """What a gateway's statement does to our books, whether an event brought it or a question did.
 
-One module for each subject. Call `apply` inside a database transaction.
+One module for each subject, named in the tables below. Call `apply` inside a database transaction;
+it locks what the gateway speaks of, then its wallet.
 """
 
-from types import ModuleType
+from collections.abc import Callable
+from typing import Any
+
+from django.db.models import QuerySet
 
 from payments.effects import intents, refunds
 from payments.effects.disagreement import Disagreement
 from payments.gateways.base import Statement, Subject
 from payments.models import DepositRefund, PaymentIntent
 
-__all__ = ["COLUMNS", "Disagreement", "Order", "apply", "named"]
+__all__ = ["EVENT_FIELDS", "MODELS", "Disagreement", "Order", "apply", "named"]
 
 Order = PaymentIntent | DepositRefund
-_MODULES: dict[Subject, ModuleType] = {Subject.INTENT: intents, Subject.REFUND: refunds}
-# Where an event keeps what it is about.
-COLUMNS = {Subject.INTENT: "intent", Subject.REFUND: "refund"}
+
+_APPLY: dict[Subject, Callable[[Statement, str], Order | None]] = {
+    Subject.INTENT: intents.apply,
+    Subject.REFUND: refunds.apply,
+}
+_NAMED: dict[Subject, Callable[[Statement], QuerySet[Any]]] = {
+    Subject.INTENT: intents.named,
+    Subject.REFUND: refunds.named,
+}
+# Where a stored event keeps what it is about.
+EVENT_FIELDS = {Subject.INTENT: "intent", Subject.REFUND: "refund"}
+MODELS: tuple[type[Order], ...] = (PaymentIntent, DepositRefund)
 
 
 def apply(said: Statement, gateway: str) -> Order | None:
@@ -24,11 +37,11 @@ def apply(said: Statement, gateway: str) -> Order | None:
     Raises Disagreement if the gateway and we do not mean the same, and DomainError if our books
     refuse.
     """
-    module = _MODULES.get(said.subject)
-    return module.apply(said, gateway) if module else None
+    effect = _APPLY.get(said.subject)
+    return effect(said, gateway) if effect else None
 
 
 def named(said: Statement, gateway: str) -> Order | None:
     """What the gateway speaks of, without a lock, for staff to see."""
-    module = _MODULES.get(said.subject)
-    return module.named(said).filter(gateway=gateway).first() if module else None
+    find = _NAMED.get(said.subject)
+    return find(said).filter(gateway=gateway).first() if find else None

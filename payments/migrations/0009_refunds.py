@@ -106,6 +106,23 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- Its money might come back, and a closed wallet takes none. Whoever orders a refund has locked the
+-- wallet, so the order is committed when the wallet can be closed.
+CREATE FUNCTION payments_wallet_closes() RETURNS trigger
+LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM payments_depositrefund refund
+                 JOIN payments_paymentintent intent ON intent.id = refund.intent_id
+                WHERE refund.status = 'pending' AND intent.wallet_id = NEW.id) THEN
+        RAISE EXCEPTION 'wallet %: a refund of its deposits is still on its way', NEW.id
+            USING ERRCODE = '23514', CONSTRAINT = 'wallet_wallet_closes_when_settled';
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER wallet_wallet_closes_when_refunded BEFORE UPDATE ON wallet_wallet
+    FOR EACH ROW WHEN (OLD.status <> 'closed' AND NEW.status = 'closed')
+    EXECUTE FUNCTION payments_wallet_closes();
 CREATE TRIGGER payments_refund_guard BEFORE UPDATE ON payments_depositrefund
     FOR EACH ROW EXECUTE FUNCTION payments_refund_guard();
 CREATE TRIGGER payments_refund_begins BEFORE INSERT ON payments_depositrefund
@@ -125,6 +142,8 @@ CREATE CONSTRAINT TRIGGER transactions_transaction_refund_has_failed
 """
 
 NO_REFUND_RULES = """
+DROP TRIGGER wallet_wallet_closes_when_refunded ON wallet_wallet;
+DROP FUNCTION payments_wallet_closes();
 DROP TRIGGER transactions_transaction_refund_has_failed ON transactions_transaction;
 DROP TRIGGER transactions_transaction_refund_is_ordered ON transactions_transaction;
 DROP TRIGGER payments_refund_no_truncate ON payments_depositrefund;

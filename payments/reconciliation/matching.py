@@ -39,6 +39,8 @@ def compare(run: ReconciliationRun) -> None:
     Call it inside a database transaction, which what it makes lives in and ends with.
     """
     facts = _facts(run)
+    # What is nearly empty when a statement is planned may be big before it ends.
+    execute("SET LOCAL enable_seqscan = off")
     for statement in (_WANTED, *map(_settled_in_day, DESCRIBED), _COMPARED):
         execute(statement, **facts)
     for statement in (_FOUND, _LEDGER_ONLY, "ANALYZE found", _STILL, _NEW):

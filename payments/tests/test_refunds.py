@@ -36,6 +36,7 @@ from transactions.tests.helpers import (
 )
 from users.models import User
 from users.tests.factories import StaffFactory
+from wallet.models import Wallet
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -346,19 +347,28 @@ class TestTheGatewaysWord:
         event = told(refund, "refund.failed", cents=4001)
         assert (event.status, refund.status) == ("parked", "pending")
 
-    def test_given_a_wallet_closed_meanwhile_when_it_fails_then_the_money_waits_in_suspense(
+    def test_given_a_refund_on_its_way_when_the_wallet_is_closed_then_refused_until_it_ends(
         self, staff, gateway
     ):
         intent = paid()
         give_back(staff, intent)
+        with pytest.raises(InvalidState):
+            close(intent.user)
+        with refused_by("wallet_wallet_closes_when_settled"), transaction.atomic():
+            Wallet.objects.filter(user=intent.user).update(status="closed")
+        told(DepositRefund.objects.get(), "refund.ok")
         close(intent.user)
-        refund = DepositRefund.objects.get()
-        told(refund, "refund.failed")
-        assert refund.status == "failed"
-        [entry] = TransactionLedger.objects.filter(account="suspense")
-        assert (entry.amount, entry.entry_type) == (Decimal("100.00"), "credit")
-        assert balance(intent.user) == 0
+        assert Wallet.objects.get(user=intent.user).status == "closed"
         assert breaches() == []
+
+    def test_given_an_order_and_a_closing_when_at_once_then_never_both(self, staff, gateway):
+        for _ in range(3):
+            intent = paid()
+            at_once(lambda i=intent: give_back(staff, i), lambda i=intent: close(i.user))
+            refund = DepositRefund.objects.get(intent=intent)
+            assert Wallet.objects.get(user=intent.user).status == "active"
+            told(refund, "refund.failed")
+            assert balance(intent.user) == Decimal("100.00")
 
     def test_given_it_is_frozen_meanwhile_when_it_fails_then_the_wallet_gets_it(
         self, staff, gateway
@@ -565,7 +575,7 @@ class TestRules:
 
     def test_given_a_second_reversal_when_posted_then_refused(self, refund):
         told(refund, "refund.failed")
-        with refused_by("transactions_transaction_reversed_once"), transaction.atomic():
+        with refused_by("transactions_transaction_undone_once"), transaction.atomic():
             TransactionService.return_refund(
                 refund_id=refund.transaction_id, effect_key="again", description=""
             )

@@ -113,7 +113,6 @@ CREATE FUNCTION transactions_refund_comes_back() RETURNS trigger
 LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 DECLARE
     undone record;
-    back_in constant text := CASE WHEN NEW.to_user_id IS NULL THEN 'suspense' ELSE 'wallet' END;
 BEGIN
     SELECT type, amount, currency, from_user_id, to_user_id INTO undone
       FROM transactions_transaction WHERE id = NEW.parent_id;
@@ -122,13 +121,13 @@ BEGIN
     END IF;
     IF undone.to_user_id IS NOT NULL
        OR NEW.from_user_id IS NOT NULL
-       OR coalesce(NEW.to_user_id, undone.from_user_id) <> undone.from_user_id
+       OR NEW.to_user_id IS DISTINCT FROM undone.from_user_id
        OR (NEW.amount, NEW.currency) <> (undone.amount, undone.currency)
        OR NEW.effect_key IS NULL
        OR 2 <> (SELECT count(*) FROM transactions_transactionledger
                  WHERE transaction_id = NEW.id
                    AND (account, entry_type)
-                       IN (('gateway_clearing', 'debit'), (back_in, 'credit'))) THEN
+                       IN (('gateway_clearing', 'debit'), ('wallet', 'credit'))) THEN
         RAISE EXCEPTION 'transaction %: it does not bring refund % back', NEW.id, NEW.parent_id
             USING ERRCODE = '23514', CONSTRAINT = 'transactions_transaction_refund_comes_back';
     END IF;
@@ -162,7 +161,7 @@ class Migration(migrations.Migration):
             constraint=models.UniqueConstraint(
                 condition=models.Q(("type", "reversal")),
                 fields=("parent",),
-                name="transactions_transaction_reversed_once",
+                name="transactions_transaction_undone_once",
             ),
         ),
         # As lists: Django would split a plain text at semicolons, inside function bodies, too.

@@ -137,7 +137,7 @@ class Transaction(models.Model):
                 condition=Q(currency__regex=r"^[A-Z]{3}$"),
             ),
             models.UniqueConstraint(
-                name="transactions_transaction_reversed_once",
+                name="transactions_transaction_undone_once",
                 fields=["parent"],
                 condition=Q(type="reversal"),
             ),

@@ -85,6 +85,7 @@ TRIGGERS: Guarded = {
     "payments_event_guard": 5,
     "payments_event_no_delete": 5,
     "payments_event_no_truncate": 5,
+    "wallet_wallet_closes_when_refunded": 5,
     "payments_refund_begins": 5,
     "payments_refund_guard": 5,
     "payments_refund_no_delete": 5,
