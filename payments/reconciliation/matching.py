@@ -39,11 +39,9 @@ def compare(run: ReconciliationRun) -> None:
     Call it inside a database transaction, which what it makes lives in and ends with.
     """
     facts = _facts(run)
-    # What is nearly empty when a statement is planned may be big before it ends.
-    execute("SET LOCAL enable_seqscan = off")
     for statement in (_WANTED, *map(_settled_in_day, DESCRIBED), _COMPARED):
         execute(statement, **facts)
-    for statement in (_FOUND, _LEDGER_ONLY, "ANALYZE found", _STILL, _NEW):
+    for statement in (_FOUND, _LEDGER_ONLY, "ANALYZE found", _STILL, _KNOWN, _NEW):
         execute(statement, **facts)
     run.found_later = _changed(_FOUND_LATER, **facts)
     [(run.lines, run.matched, run.breaks)] = query(_COUNTS, **facts)
@@ -83,7 +81,8 @@ CREATE TEMPORARY TABLE compared (
 ) ON COMMIT DROP;
 CREATE TEMPORARY TABLE found (
     gateway varchar, subject varchar, reference varchar, kind varchar, of_day boolean NOT NULL,
-    our_amount numeric, our_currency varchar, their_amount numeric, their_currency varchar
+    our_amount numeric, our_currency varchar, their_amount numeric, their_currency varchar,
+    is_known boolean NOT NULL DEFAULT false
 ) ON COMMIT DROP;
 INSERT INTO wanted
 SELECT subject, reference, true FROM payments_reconciliationline
@@ -208,15 +207,11 @@ _NEW_ID = """encode(set_bit(set_bit(overlay(
            PLACING substring(
                int8send((extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3)
            FROM 1 FOR 6), 52, 1), 53, 1), 'hex')::uuid"""
-# Facts that staff have resolved are not brought up again.
-_NEW = f"""
-INSERT INTO payments_reconciliationbreak (
-    id, gateway, subject, reference, kind, our_amount, our_currency, their_amount, their_currency,
-    day, first_run_id, last_run_id, status, note)
-SELECT {_NEW_ID}, gateway, subject, reference, kind, our_amount, our_currency,
-       their_amount, their_currency, %(day)s, %(run)s, %(run)s, 'open', ''
-  FROM found
- WHERE NOT EXISTS (
+# Open already; or resolved by staff: those facts are not brought up again. In a statement of its
+# own, for the next one makes breaks: looking among those it would read what it has just written.
+_KNOWN = f"""
+UPDATE found SET is_known = true
+ WHERE EXISTS (
        SELECT FROM payments_reconciliationbreak broken
         WHERE {_SAME_KEY}
           AND (broken.status = 'open'
@@ -227,6 +222,15 @@ SELECT {_NEW_ID}, gateway, subject, reference, kind, our_amount, our_currency,
                       (found.our_amount, found.our_currency,
                        found.their_amount, found.their_currency))
        OFFSET 0)
+"""  # noqa: S608 - the descriptions are ours
+_NEW = f"""
+INSERT INTO payments_reconciliationbreak (
+    id, gateway, subject, reference, kind, our_amount, our_currency, their_amount, their_currency,
+    day, first_run_id, last_run_id, status, note)
+SELECT {_NEW_ID}, gateway, subject, reference, kind, our_amount, our_currency,
+       their_amount, their_currency, %(day)s, %(run)s, %(run)s, 'open', ''
+  FROM found
+ WHERE NOT is_known
 """  # noqa: S608 - the descriptions are ours
 _FOUND_LATER = f"""
 UPDATE payments_reconciliationbreak broken
