@@ -15,8 +15,11 @@ from django.urls import reverse
 from fintech_core.admin import link, list_page, money
 from fintech_core.models import WebhookDelivery, WebhookEndpoint
 from payments.models import (
+    DepositRefund,
     PaymentIntent,
     Payout,
+    ReconciliationBreak,
+    ReconciliationRun,
     SandboxOrder,
     SuspendedDeposit,
     WebhookEvent,
@@ -73,8 +76,11 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
             [
                 _page(request, "Intents", "add_card", PaymentIntent),
                 _page(request, "Payouts", "send_money", Payout),
+                _page(request, "Refunds to source", "undo", DepositRefund),
                 _suspense(request),
                 _events(request),
+                _page(request, "Reconciliation", "rule", ReconciliationRun),
+                _breaks(request),
                 *_sandbox(request),
             ],
         ),
@@ -146,6 +152,13 @@ def _suspense(request: HttpRequest) -> dict[str, Any]:
     return entry
 
 
+def _breaks(request: HttpRequest) -> dict[str, Any]:
+    entry = _page(request, "Breaks", "link_off", ReconciliationBreak)
+    if may_view(request, ReconciliationBreak):
+        entry |= _badge(_open_breaks(), "danger")
+    return entry
+
+
 def _transactions(request: HttpRequest) -> dict[str, Any]:
     """Its list; the trial balance lies below it, but has an entry of its own."""
     is_active = request.path != reverse("admin:transactions_trial_balance")
@@ -204,6 +217,10 @@ def _open_suspense() -> QuerySet[SuspendedDeposit]:
     return SuspendedDeposit.objects.filter(status=SuspendedDeposit.Status.OPEN)
 
 
+def _open_breaks() -> QuerySet[ReconciliationBreak]:
+    return ReconciliationBreak.objects.filter(status=ReconciliationBreak.Status.OPEN)
+
+
 def _open_adjustments() -> QuerySet[Adjustment]:
     return Adjustment.objects.filter(status=Adjustment.Status.PROPOSED)
 
@@ -230,6 +247,7 @@ def _tiles() -> list[dict[str, Any]]:
         _tile("Money in suspense", _open_suspense(), "status__exact=open"),
         _tile("Intents for staff", PaymentIntent.objects.filter(needs_staff=True), _FOR_STAFF),
         _tile("Payouts for staff", Payout.objects.filter(needs_staff=True), _FOR_STAFF),
+        _tile("Reconciliation breaks", _open_breaks(), "status__exact=open"),
         _tile("Frozen wallets", frozen, "status__exact=frozen"),
         _tile("Adjustments to decide", _open_adjustments(), "status__exact=proposed"),
     ]

@@ -27,6 +27,8 @@ EXTRA = (
     "process_again",
     "settle_payout",
     "resolve_suspense",
+    "refund_deposit",
+    "reconcile",
     "propose_adjustment",
     "approve_adjustment",
     "add_ledgercheckpoint",

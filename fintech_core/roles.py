@@ -32,11 +32,14 @@ NEVER_DELETED = {
     "fintech_core_idempotencyrecord",
     "fintech_core_webhookendpoint",
     "users_user",
+    "payments_depositrefund",
     "payments_paymentintent",
     "payments_payout",
     "payments_suspendeddeposit",
     "payments_sandboxdelivery",
     "payments_sandboxorder",
+    "payments_reconciliationbreak",
+    "payments_reconciliationrun",
     "payments_webhookevent",
 }
 # A trigger writes the seals, with the owner's rights: who serves cannot forge one.

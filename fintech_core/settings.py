@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import environ
+from celery.schedules import crontab
 from csp.constants import NONE, SELF, UNSAFE_EVAL, UNSAFE_INLINE
 from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
@@ -192,6 +193,17 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 60.0,
         "options": {"expires": 60},
     },
+    "sweep-refunds": {
+        "task": "payments.sweep_refunds",
+        "schedule": 60.0,
+        "options": {"expires": 60},
+    },
+    # Again each hour for what failed. Gateways need a while after midnight for their reports.
+    "reconcile-gateways": {
+        "task": "payments.reconcile_gateways",
+        "schedule": crontab(minute=20, hour="4-23"),
+        "options": {"expires": 3000},
+    },
     "cleanup-old-webhook-events": {
         "task": "payments.cleanup_old_webhook_events",
         "schedule": timedelta(hours=1),
@@ -362,6 +374,7 @@ SPECTACULAR_SETTINGS = {
         "TransactionStatus": "transactions.models.Transaction.Status",
         "PayoutStatus": "payments.models.Payout.Status",
         "DestinationType": "payments.serializers.DESTINATION_TYPES",
+        "DepositRefundStatus": "payments.models.DepositRefund.Status",
         "PaymentIntentStatus": "payments.models.PaymentIntent.Status",
         "WebhookEventStatus": "payments.models.WebhookEvent.Status",
         "DeliveryOutcome": "fintech_core.models.DeliveryAttempt.Outcome",
@@ -405,6 +418,8 @@ PAYMENT_GATEWAYS = {
     "stripe": "payments.gateways.stripe.StripeGateway",
 }
 PAYMENT_INTENT_LIFETIME = timedelta(hours=24)
+# How many past days (UTC) are reconciled by themselves, if they have not been yet.
+RECONCILIATION_DAYS = 3
 WEBHOOK_MAX_ATTEMPTS = 8
 # How long gateways deliver an event again and again (Stripe: up to three days); a system check sees
 # to it that payloads are kept for longer.

@@ -33,9 +33,11 @@ from fintech_core.admin import (
 )
 from fintech_core.exceptions import InvalidState
 from payments import suspense_admin  # noqa: F401 - registers
-from payments.models import PaymentIntent, Payout, WebhookAttempt, WebhookEvent
+from payments.models import DepositRefund, PaymentIntent, Payout, WebhookAttempt, WebhookEvent
 from payments.payout_admin import ASKED_ABOUT
 from payments.sandbox import admin as sandbox_admin  # noqa: F401 - registers the sandbox's page
+from payments import reconciliation_admin  # noqa: F401 - registers
+from payments.refund_admin import RefundingAdmin
 from payments.services import PaymentService
 from users import queries as users_queries
 from users.models import User
@@ -71,7 +73,7 @@ ALL_AGAIN = Question(
 
 
 @admin.register(PaymentIntent)
-class PaymentIntentAdmin(HistoryAdmin):
+class PaymentIntentAdmin(RefundingAdmin, HistoryAdmin):
     """Without the client's secret, which is the customer's alone."""
 
     list_display = [
@@ -154,7 +156,14 @@ class WebhookEventAdmin(AskingAdmin, HistoryAdmin):
     ]
     list_display_links = ["received_at"]
     list_filter = [("status", ChoicesDropdownFilter), ("received_at", CreatedFilter)]
-    related = ["intent__transaction", "payout__transaction", "payout__reversal", "requested_by"]
+    related = [
+        "intent__transaction",
+        "payout__transaction",
+        "payout__reversal",
+        "refund__transaction",
+        "refund__reversal",
+        "requested_by",
+    ]
     search_help_text = "Event id, gateway reference, or our id of the event or intent"
     inlines = [AttemptInline]
     actions = ["process_selected_again"]
@@ -175,14 +184,15 @@ class WebhookEventAdmin(AskingAdmin, HistoryAdmin):
 
     def found_by(self, text: str) -> Q:
         if key := uuid_in(text):
-            return Q(pk=key) | Q(intent=key) | Q(payout=key)
+            return Q(pk=key) | Q(intent=key) | Q(payout=key) | Q(refund=key)
         # Each with its gateway, because so they are indexed.
         by_event = Q(gateway__in=list(settings.PAYMENT_GATEWAYS), event_id=text)
-        of_intents, of_payouts = (
+        of_intents, of_payouts, of_refunds = (
             list(model.objects.filter(gateway_reference=text).values_list("pk", flat=True)[:10])
-            for model in (PaymentIntent, Payout)
+            for model in (PaymentIntent, Payout, DepositRefund)
         )
-        return by_event | Q(intent__in=of_intents) | Q(payout__in=of_payouts)
+        orders = Q(intent__in=of_intents) | Q(payout__in=of_payouts) | Q(refund__in=of_refunds)
+        return by_event | orders
 
     @display(description="Status", label=EVENT_COLOURS)
     def state(self, event: WebhookEvent) -> tuple[str, str]:
@@ -196,9 +206,9 @@ class WebhookEventAdmin(AskingAdmin, HistoryAdmin):
 
     @display(description="Effect")
     def effect(self, event: WebhookEvent) -> str:
-        """What moved; of a payout that came back, the reversal."""
-        if event.payout:
-            return link(event.payout.reversal or event.payout.transaction)
+        """What moved; of a payout or refund that came back, the reversal."""
+        if order := event.payout or event.refund:
+            return link(order.reversal or order.transaction)
         return link(event.intent.transaction) if event.intent else NOTHING
 
     @display(description="Last asked for by")

@@ -360,7 +360,7 @@ def _adopt_orphans_about(model: type[effects.Order]) -> int:
     orphans = WebhookEvent.objects.filter(
         Exists(orders),
         status=WebhookEvent.Status.IGNORED,
-        intent__isnull=True,
+        **{f"{field}__isnull": True for field in _SUBJECTS},
         gateway_reference__isnull=False,
         payload_deleted_at__isnull=True,
         received_at__gt=Now() - ORPHAN_AGE_MAX,

@@ -5,12 +5,13 @@ from typing import Any
 from rest_framework import serializers
 
 from fintech_core.money import AmountField, CurrencyField
-from fintech_core.serializers import StrictSerializer
+from fintech_core.serializers import StrictSerializer, TextField
 from payments import gateways
 from payments.gateways.base import Outcome
 from payments.iban import IBANInvalid, parse_iban
-from payments.models import PaymentIntent, Payout, WebhookEvent
+from payments.models import DepositRefund, PaymentIntent, Payout, WebhookEvent
 from payments.payouts import Destination, NewOrder
+from payments.models.refund import REASON_MAX_LENGTH
 from users.models import User
 
 DESTINATION_TYPES = [("bank_account", "Bank account")]
@@ -151,6 +152,44 @@ class PayoutSerializer(serializers.ModelSerializer[Payout]):
 
 class SimulatePaymentSerializer(StrictSerializer):
     outcome = serializers.ChoiceField(choices=[Outcome.SUCCEEDED.value, Outcome.FAILED.value])
+
+
+class RefundDepositSerializer(StrictSerializer):
+    amount = AmountField(required=False, help_text="Default: what has not been sent back yet.")
+    reason = TextField(
+        max_length=REASON_MAX_LENGTH, help_text="The customer reads it on their statement."
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        return {"amount": None, **attrs}
+
+
+class DepositRefundSerializer(serializers.ModelSerializer[DepositRefund]):
+    """A deposit on its way back. `reversal_id` is null unless the money came back from there."""
+
+    intent_id = serializers.UUIDField(read_only=True)
+    amount = AmountField(read_only=True)
+    transaction_id = serializers.UUIDField(read_only=True)
+    reversal_id = serializers.UUIDField(read_only=True, allow_null=True)
+
+    class Meta:
+        model = DepositRefund
+        fields = (
+            "id",
+            "intent_id",
+            "status",
+            "amount",
+            "currency",
+            "gateway",
+            "gateway_reference",
+            "transaction_id",
+            "reversal_id",
+            "reason",
+            "failure_code",
+            "created_at",
+            "completed_at",
+        )
+        read_only_fields = fields
 
 
 class WebhookReceivedSerializer(serializers.Serializer[Any]):

@@ -9,13 +9,21 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models.functions import Now
 
+from fintech_core.database import retry_on_conflict
 from fintech_core.exceptions import InvalidState
 from fintech_core.idempotency import Answer, IdempotentCall
-from payments import gateways, inbox, intents, payouts, polling, queries, suspense
+from payments import gateways, inbox, intents, payouts, polling, queries, refunds, suspense
 from payments.exceptions import GatewayRefused, GatewayUnavailable, NotFound
 from payments.gateways.base import Gateway, Outcome
 from payments.gateways.sandbox import SandboxGateway
-from payments.models import PaymentIntent, Payout, SuspendedDeposit, WebhookAttempt
+from payments.models import (
+    DepositRefund,
+    PaymentIntent,
+    Payout,
+    SuspendedDeposit,
+    WebhookAttempt,
+)
+from payments.refunds import RefundOrder
 from users.models import User
 from wallet import limits
 from wallet.exceptions import CurrencyMismatch, LimitExceeded, WalletFrozen
@@ -25,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 SWEEP_SECONDS_MAX = 12.0  # less than between two sweeps in CELERY_BEAT_SCHEDULE
 POLL_SECONDS_MAX = 45.0  # likewise
+REFUND_SECONDS_MAX = 40.0  # likewise
 EXPIRY_BATCH = 500
 EXPIRY_BATCHES_MAX = 100
 
@@ -120,6 +129,44 @@ class PaymentService:
     def poll_gateways() -> int:
         """Ask about orders that stay open for too long; how many. Safe to run at once."""
         return polling.poll_due(seconds_max=POLL_SECONDS_MAX)
+
+    @staticmethod
+    def order_refund(*, staff: User, asked: RefundOrder) -> DepositRefund:
+        """Take a deposit's money out of the wallet, for its gateway to send back.
+
+        Ask the gateway by `send_refund` once this is committed. Raises what `refunds.order` says.
+        """
+        return retry_on_conflict(lambda: refunds.order(staff, asked))
+
+    @staticmethod
+    def send_refund(refund_id: UUID) -> DepositRefund:
+        """Ask the gateway about an ordered refund, if that is due; the refund as it is then.
+
+        Call it outside a database transaction. A gateway that does not answer, or not as it
+        should, is asked again later: what was ordered stands.
+        """
+        refunds.send(refund_id)
+        return DepositRefund.objects.get(pk=refund_id)
+
+    @staticmethod
+    def refund_to_source(*, staff: User, asked: RefundOrder, idempotency: IdempotentCall) -> Answer:
+        """Send a deposit back through its gateway, whole or in part, once per idempotency key.
+
+        The answer is the refund as it is once the gateway was asked: `pending`, or `failed` if it
+        refused at once, in which case the money is back in the wallet. With status 422,
+        remembered: AmountExceedsRemaining, WalletFrozen (frozen or closed) and InsufficientFunds.
+        Raises PermissionDenied, NotFound and InvalidState as `refunds.order` says.
+        """
+        begun = idempotency.begin(lambda: refunds.order(staff, asked))
+        if isinstance(begun, Answer):
+            return begun
+        refund = PaymentService.send_refund(begun)
+        return idempotency.finish(lambda: refund)
+
+    @staticmethod
+    def sweep_refunds() -> int:
+        """Ask the gateways about refunds that wait for an answer. Safe to run at once."""
+        return refunds.sweep(seconds_max=REFUND_SECONDS_MAX)
 
     @staticmethod
     def verify_webhook_signature(

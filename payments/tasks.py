@@ -4,6 +4,7 @@ from uuid import UUID
 
 from celery import shared_task
 
+from payments import reconciliation
 from payments.sandbox import delivery
 from payments.services import PaymentService
 
@@ -48,3 +49,13 @@ def deliver_sandbox_event(delivery_id: str, **_newer: object) -> None:
 def deliver_due_sandbox_events(**_newer: object) -> None:
     """What is too late for the queue, was lost by it, or did not arrive."""
     delivery.deliver_due()
+
+
+@shared_task(name="payments.sweep_refunds")
+def sweep_refunds(**_newer: object) -> None:
+    PaymentService.sweep_refunds()
+
+
+@shared_task(name="payments.reconcile_gateways")
+def reconcile_gateways(**_newer: object) -> None:
+    reconciliation.reconcile_missed_days()

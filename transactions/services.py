@@ -12,13 +12,23 @@ from django.db import transaction
 
 from fintech_core.database import retry_on_conflict
 from fintech_core.idempotency import Answer, IdempotentCall
-from transactions import adjustments, batches, deposits, holds, refunds, transfers, withdrawals
+from transactions import (
+    adjustments,
+    batches,
+    deposits,
+    holds,
+    refunds,
+    source_refunds,
+    transfers,
+    withdrawals,
+)
 from transactions.adjustments import Proposal
 from transactions.batches import Batch
 from transactions.deposits import Deposit
 from transactions.holds import Reservation
 from transactions.models import Account, Adjustment, Hold, Transaction
 from transactions.posting import Posting, post
+from transactions.source_refunds import SourceRefund
 from transactions.transfers import Transfer
 from transactions.withdrawals import Withdrawal
 from users.models import User
@@ -28,6 +38,7 @@ __all__ = [
     "Deposit",
     "Proposal",
     "Reservation",
+    "SourceRefund",
     "TransactionService",
     "Transfer",
     "Withdrawal",
@@ -215,6 +226,28 @@ class TransactionService:
         withdrawal was pending.
         """
         return withdrawals.fail(withdrawal_id, wallet_id, description)
+
+    @staticmethod
+    @transaction.atomic
+    def refund_deposit(refund: SourceRefund) -> Transaction:
+        """Take money of a deposit out of the wallet, for its gateway to send back.
+
+        Within the rest of the deposit and what the wallet has available; a second call with the
+        same `effect_key` is a bug of the caller's and refused by the database. Neither KYC nor
+        limits stand in its way. Raises NotFound, InvalidState (no deposit into a wallet),
+        AmountExceedsRemaining, WalletFrozen (frozen or closed) and InsufficientFunds.
+        """
+        return source_refunds.refund(refund)
+
+    @staticmethod
+    @transaction.atomic
+    def return_refund(*, refund_id: UUID, effect_key: str, description: str) -> Transaction:
+        """The gateway could not send a deposit's refund back: the money returns to the wallet.
+
+        Once for each refund, by the database's word; whoever calls has locked what says that it has
+        not returned yet. A frozen wallet takes it, too; none is closed meanwhile.
+        """
+        return source_refunds.bring_back(refund_id, effect_key, description)
 
     @staticmethod
     @transaction.atomic

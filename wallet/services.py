@@ -78,7 +78,7 @@ def close(*, wallet_id: UUID, actor: User, reason: str) -> Wallet:
     except IntegrityError as exc:
         if violated_constraint(exc) != "wallet_wallet_closes_when_settled":
             raise
-        raise InvalidState("A payout is on its way: its money might come back.") from exc
+        raise InvalidState("Money that left it is on its way: it might come back.") from exc
 
 
 @transaction.atomic

@@ -381,6 +381,11 @@ def list_payouts() -> Call:
 def own_payout() -> Call:
     payout = PayoutFactory()
     return Call(by=payout.user, path={"id": payout.pk})
+@succeeds("POST /api/v1/payments/intents/{id}/refund/")
+def refund_deposit() -> Call:
+    staff = StaffFactory(permissions=["payments.refund_deposit"])
+    intent = PaymentIntentFactory(status="succeeded")
+    return Call(by=staff, path={"id": intent.pk}, body={"amount": "4.00", "reason": "Paid twice."})
 
 
 @succeeds("POST /api/v1/payments/webhooks/{gateway}/")

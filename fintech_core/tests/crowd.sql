@@ -243,6 +243,49 @@ SELECT pg_temp.id(31, place), pg_temp.id(30, place), 'evt_crowd' || n, 'payment_
        '{}', CASE WHEN is_due THEN 'waiting' ELSE 'delivered' END, 1,
        CASE WHEN is_due THEN now() END, '', CASE WHEN NOT is_due THEN now() END
   FROM things;
+-- Of the newest intents; the due ones wait for their gateway, as many were settled yesterday. Their
+-- money is somebody's movement.
+INSERT INTO payments_depositrefund (id, intent_id, amount, currency, gateway, gateway_reference,
+    status, transaction_id, reversal_id, reason, failure_code, requested_by_id, attempts,
+    next_attempt_at, created_at, completed_at)
+SELECT pg_temp.id(13, place), pg_temp.id(9, place), 1.00, 'USD', 'sandbox',
+       CASE WHEN NOT is_due THEN 'sbx_re_crowd' || n END, status,
+       pg_temp.id(4, %(active)s + m),
+       CASE WHEN status = 'failed' THEN pg_temp.id(4, %(active)s + %(some)s + m) END,
+       'Paid twice.', '', user_id, 1, CASE WHEN is_due THEN now() END, at,
+       CASE WHEN NOT is_due THEN least(at, date_trunc('day', now(), 'UTC') - interval '1 hour') END
+  FROM (SELECT *, n - %(others)s + %(some)s AS m,
+               CASE WHEN is_due THEN 'pending' WHEN mod(n, 100) = 5 THEN 'failed'
+                    ELSE 'succeeded' END AS status
+          FROM things WHERE n > %(others)s - %(some)s) made;
+
+-- A few breaks of each kind are open. The gateway's lines are about them.
+INSERT INTO payments_reconciliationrun (id, gateway, day, source, status, lines, matched, breaks,
+    found_later, error, started_at, finished_at)
+SELECT pg_temp.id(14, place), 'retired', at::date, 'gateway',
+       CASE WHEN mod(n, 100) = 3 THEN 'failed' WHEN mod(n, 3) = 0 THEN 'breaks' ELSE 'matched' END,
+       1, 1, 0, 0, CASE WHEN mod(n, 100) = 3 THEN 'No answer.' ELSE '' END, at, at
+  FROM things WHERE n > %(others)s - %(some)s;
+
+INSERT INTO payments_reconciliationline (gateway, day, subject, reference, amount, currency,
+    settled_at)
+SELECT CASE WHEN mod(n, 2) = 0 THEN 'sandbox' ELSE 'retired' END, at::date, 'payment_intent',
+       'sbx_crowd' || n, 10.00, 'USD', at
+  FROM things;
+
+INSERT INTO payments_reconciliationbreak (id, gateway, subject, reference, kind, our_currency,
+    their_amount, their_currency, day, first_run_id, last_run_id, status, opened_at, ended_at, note,
+    resolved_by_id)
+SELECT pg_temp.id(15, place), 'retired', 'payment_intent', 'sbx_crowd' || n,
+       CASE mod(n, 50) WHEN 0 THEN 'missing_there' WHEN 1 THEN 'different_amount'
+            WHEN 2 THEN 'duplicate_line' WHEN 3 THEN 'not_in_ledger' WHEN 4 THEN 'ledger_only'
+            ELSE 'missing_here' END,
+       '', 10.00, 'USD', at::date, pg_temp.id(14, place), pg_temp.id(14, place), status, at,
+       CASE WHEN status <> 'open' THEN at END, CASE WHEN status = 'resolved' THEN 'Theirs.' ELSE ''
+       END, CASE WHEN status = 'resolved' THEN user_id END
+  FROM (SELECT *, CASE mod(n, 100) WHEN 7 THEN 'open' WHEN 8 THEN 'found_later' ELSE 'resolved' END
+               AS status
+          FROM things WHERE n > %(others)s - %(some)s) made;
 
 INSERT INTO fintech_core_ratelimitcounter (key, count, expires_at)
 SELECT md5(n::text), 1, now() + CASE WHEN is_due THEN interval '-1 hour' ELSE '1 hour' END

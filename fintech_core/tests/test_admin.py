@@ -24,7 +24,9 @@ from fintech_core.models import (
 )
 from fintech_core.operations import GROUP, VIEWED_APPS, give_operations_their_permissions
 from fintech_core.tests.webhooks.helpers import register_quietly
-from payments.models import PaymentIntent, WebhookEvent
+from payments.models import DepositRefund, PaymentIntent, WebhookEvent
+from payments.refunds import RefundOrder
+from payments.services import PaymentService
 from payments.tests.factories import PaymentIntentFactory, WebhookEventFactory
 from transactions.batches import Batch, transfer_batch
 from transactions.models import Hold, Transaction, TransactionLedger, TransferBatch
@@ -47,6 +49,7 @@ BIG = [
     TransferBatch,
     Hold,
     PaymentIntent,
+    DepositRefund,
     WebhookEvent,
     WebhookEndpoint,
     WebhookDelivery,
@@ -96,7 +99,10 @@ def history() -> dict[Any, Any]:
     reserve(alice, bob, "5.00")
     leg = Transfer(recipient=str(bob.pk), amount=Decimal("1.00"), currency="USD")
     transfer_batch(alice, Batch(mode=TransferBatch.Mode.ATOMIC, legs=[leg, leg]))
-    PaymentIntentFactory(status="succeeded")
+    intent = PaymentIntentFactory(status="succeeded")
+    asked = RefundOrder(intent_id=intent.pk, amount=Decimal("1.00"), reason="Paid twice.")
+    refunder = StaffFactory(permissions=["payments.refund_deposit"])
+    PaymentService.order_refund(staff=refunder, asked=asked)
     WebhookEventFactory(status="parked")
     return {model: model.objects.order_by("-pk").first() for model in BIG}
 
@@ -470,6 +476,8 @@ class TestSpeed:
             (TransferBatch, "?created_at_from=2026-11-22&created_at_to=2026-11-23"),
             (PaymentIntent, "?q=sbx_nothing"),
             (PaymentIntent, "?status__exact=failed"),
+            (DepositRefund, "?q=sbx_nothing"),
+            (DepositRefund, "?status__exact=failed"),
             (WebhookEvent, "?q=evt_nothing"),
             (WebhookEvent, "?status__exact=parked"),
         ],
@@ -502,6 +510,8 @@ class TestOperations:
             assert operator.has_perm(f"{model._meta.app_label}.view_{model._meta.model_name}")
         assert operator.has_perm("users.review_kyc")
         assert operator.has_perm("payments.process_again")
+        assert operator.has_perm("payments.refund_deposit")
+        assert operator.has_perm("payments.reconcile")
         assert operator.has_perm("wallet.change_status")
         assert operator.has_perm("wallet.change_limits")
         assert operator.has_perm("transactions.add_ledgercheckpoint")

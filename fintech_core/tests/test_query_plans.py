@@ -13,6 +13,7 @@ The rule, for each statement, those of triggers and functions included:
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from math import isqrt
 from typing import Any
 from urllib.parse import urlencode
@@ -37,7 +38,15 @@ from fintech_core.models import (
 from fintech_core.tests import crowd
 from fintech_core.tests.calls import CALLS, lists
 from fintech_core.tests.plans import explaining, faults_of, plans_of
-from payments.models import PaymentIntent, SandboxDelivery, WebhookEvent
+from payments import reconciliation
+from payments.models import (
+    DepositRefund,
+    PaymentIntent,
+    ReconciliationRun,
+    SandboxDelivery,
+    WebhookEvent,
+)
+from payments.reconciliation.reports import HEADER
 from transactions import checkpoints
 from transactions.models import Hold, LedgerCheckpoint, Transaction
 from transactions.tests.helpers import person, send
@@ -113,6 +122,17 @@ def unsigned_entries() -> int:
     return int(entries - (newest.entry_count if newest else 0))
 
 
+def settled_yesterday() -> int:
+    """Refunds of a day that nobody has tried to reconcile."""
+    midnight = datetime.now(tz=UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    yesterday = midnight - timedelta(days=1)
+    if ReconciliationRun.objects.filter(gateway="sandbox", day=yesterday.date()).exists():
+        return 0
+    return DepositRefund.objects.filter(
+        status="succeeded", completed_at__gte=yesterday, completed_at__lt=midnight
+    ).count()
+
+
 # For each job, how much it has to do.
 WAITING: dict[str, Callable[[], int]] = {
     "payments.sweep_webhook_events": lambda: WebhookEvent.objects.filter(
@@ -125,6 +145,10 @@ WAITING: dict[str, Callable[[], int]] = {
         status="requires_payment", expires_at__lte=Now()
     ).count(),
     "payments.poll_gateways": lambda: PaymentIntent.objects.filter(next_poll_at__lte=Now()).count(),
+    "payments.sweep_refunds": lambda: DepositRefund.objects.filter(
+        status="pending", next_attempt_at__lte=Now()
+    ).count(),
+    "payments.reconcile_gateways": settled_yesterday,
     "payments.cleanup_old_webhook_events": lambda: old_payloads().count(),
     "transactions.expire_holds": lambda: Hold.objects.filter(
         status="active", expires_at__lte=Now()
@@ -168,6 +192,23 @@ def test_given_a_crowd_when_a_job_runs_then_it_reads_what_is_due_by_indexes(task
     assert plans
     assert not faults_of(plans, most=due * FOR_EACH)
     assert WAITING[task]() == 0
+
+
+def test_given_a_crowd_when_a_report_is_compared_then_by_indexes() -> None:
+    day = (datetime.now(tz=UTC) - timedelta(days=1)).date()
+    settled = DepositRefund.objects.filter(completed_at__date=day, status="succeeded")
+    lines = [
+        f"refund,{refund.gateway_reference},1.00,USD,{day}T10:00:00Z"
+        for refund in settled[: crowd.DUE]
+    ]
+    report = BytesIO("\n".join([",".join(HEADER), *lines]).encode())
+
+    def compare() -> None:
+        reconciliation.reconcile(gateway="sandbox", day=day, csv_file=report)
+
+    plans = plans_of(compare)
+    assert plans
+    assert not faults_of(plans, most=len(settled) * FOR_EACH)
 
 
 # --- Calls and lists -----------------------------------------------------------------------------

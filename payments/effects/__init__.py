@@ -9,26 +9,28 @@ from typing import Any
 
 from django.db.models import QuerySet
 
-from payments.effects import intents, payouts
+from payments.effects import intents, payouts, refunds
 from payments.effects.disagreement import Disagreement
 from payments.gateways.base import Statement, Subject
-from payments.models import PaymentIntent, Payout
+from payments.models import DepositRefund, PaymentIntent, Payout
 
 __all__ = ["EVENT_FIELDS", "MODELS", "Disagreement", "Order", "apply", "named"]
 
-Order = PaymentIntent | Payout
+Order = PaymentIntent | Payout | DepositRefund
 
 _APPLY: dict[Subject, Callable[[Statement, str], Order | None]] = {
     Subject.INTENT: intents.apply,
     Subject.PAYOUT: payouts.apply,
+    Subject.REFUND: refunds.apply,
 }
 _NAMED: dict[Subject, Callable[[Statement], QuerySet[Any]]] = {
     Subject.INTENT: intents.named,
     Subject.PAYOUT: payouts.named,
+    Subject.REFUND: refunds.named,
 }
 # Where a stored event keeps what it is about.
-EVENT_FIELDS = {Subject.INTENT: "intent", Subject.PAYOUT: "payout"}
-MODELS: tuple[type[Order], ...] = (PaymentIntent, Payout)
+EVENT_FIELDS = {Subject.INTENT: "intent", Subject.PAYOUT: "payout", Subject.REFUND: "refund"}
+MODELS: tuple[type[Order], ...] = (PaymentIntent, Payout, DepositRefund)
 
 
 def apply(said: Statement, gateway: str) -> Order | None:

@@ -8,6 +8,7 @@ from uuid_utils.compat import uuid7
 
 from payments.models.intent import PaymentIntent
 from payments.models.payout import Payout
+from payments.models.refund import DepositRefund
 
 ATTEMPTS_MAX = 100  # the column's bound; settings.WEBHOOK_MAX_ATTEMPTS decides
 
@@ -47,6 +48,9 @@ class WebhookEvent(models.Model):
     )
     payout = models.ForeignKey(
         Payout, on_delete=models.PROTECT, null=True, related_name="webhook_events"
+    )
+    refund = models.ForeignKey(
+        DepositRefund, on_delete=models.PROTECT, null=True, related_name="webhook_events"
     )
     # Who of the staff last asked for it to be processed again.
     requested_by = models.ForeignKey(

@@ -177,5 +177,7 @@ def test_given_the_schedule_when_read_then_every_task_in_it_exists():
         "payments.expire_payment_intents",
         "payments.cleanup_old_webhook_events",
         "payments.poll_gateways",
+        "payments.sweep_refunds",
+        "payments.reconcile_gateways",
     }
     assert scheduled <= set(app.tasks)

@@ -16,6 +16,7 @@ from drf_spectacular.utils import (
 from rest_framework import status
 from rest_framework.decorators import action
 from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
+from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
@@ -26,10 +27,14 @@ from fintech_core.schema import IDEMPOTENCY_KEY, problems
 from fintech_core.serializers import NoBodySerializer
 from payments import gateways, queries
 from payments.exceptions import NotFound
-from payments.models import PaymentIntent
+from payments.models import DepositRefund, PaymentIntent
+from payments.permissions import MayRefundDeposits
+from payments.refunds import RefundOrder
 from payments.serializers import (
     CreatePaymentIntentSerializer,
+    DepositRefundSerializer,
     PaymentIntentSerializer,
+    RefundDepositSerializer,
     SimulatePaymentSerializer,
 )
 from payments.services import PaymentService
@@ -50,6 +55,22 @@ _INTENT = {
     "transaction_id": None,
     "expires_at": "2026-11-23T13:00:00.123456Z",
     "created_at": "2026-11-22T13:00:00.123456Z",
+}
+
+_REFUND = {
+    "id": "0192f0c1-9d10-7f0e-8b1c-5e2d7a6c4f01",
+    "intent_id": _INTENT["id"],
+    "status": "pending",
+    "amount": "40.00",
+    "currency": "USD",
+    "gateway": "sandbox",
+    "gateway_reference": "sbx_re_1c2d3e4f5a6b7c8d9e0f1a2b",
+    "transaction_id": "0192f0c1-9d11-7a55-9c3e-0d4b8e7f6a12",
+    "reversal_id": None,
+    "reason": "Paid twice by mistake",
+    "failure_code": "",
+    "created_at": "2026-11-22T14:00:00.123456Z",
+    "completed_at": None,
 }
 
 
@@ -155,6 +176,46 @@ class PaymentIntentViewSet(ListModelMixin, RetrieveModelMixin, GenericViewSet[Pa
             user=caller_of(request), intent_id=pk, **form.validated_data
         )
         return Response(_present(intent), status=status.HTTP_202_ACCEPTED)
+
+    @extend_schema(
+        summary="Send a deposit back to its source (staff)",
+        description=(
+            "For staff who may refund deposits, and never their own. The money leaves the"
+            " customer's wallet at once, as a `refund`; the gateway is asked to send it back to"
+            " where it came from. It is `succeeded` or `failed` when the gateway says so; if it"
+            " failed, a `reversal` has brought the money back. At most the rest of the deposit"
+            " (`amount_exceeds_remaining`), and what the wallet has available"
+            " (`insufficient_funds`); a frozen or closed wallet refuses (`wallet_frozen`)."
+        ),
+        request=RefundDepositSerializer,
+        parameters=[IDEMPOTENCY_KEY],
+        responses={
+            201: DepositRefundSerializer,
+            **problems(400, 401, 403, 404, 409, 422, 429),
+        },
+        examples=[
+            OpenApiExample(
+                "Part of it",
+                value={"amount": "40.00", "reason": "Paid twice by mistake"},
+                request_only=True,
+            ),
+            OpenApiExample("A refund", value=_REFUND, response_only=True, status_codes=["201"]),
+        ],
+    )
+    @action(detail=True, methods=["post"], permission_classes=[IsAuthenticated, MayRefundDeposits])
+    def refund(self, request: Request, pk: UUID) -> HttpResponse:
+        form = RefundDepositSerializer(data=request.data)
+        form.is_valid(raise_exception=True)
+        answer = PaymentService.refund_to_source(
+            staff=caller_of(request),
+            asked=RefundOrder(intent_id=pk, **form.validated_data),
+            idempotency=IdempotentCall.from_request(request, form.validated_data, _present_refund),
+        )
+        return answer.as_response()
+
+
+def _present_refund(refund: DepositRefund) -> Mapping[str, Any]:
+    return DepositRefundSerializer(refund).data
 
 
 def _present(intent: PaymentIntent) -> Mapping[str, Any]:

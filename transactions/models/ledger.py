@@ -35,6 +35,9 @@ class Transaction(models.Model):
     Invariants
     * It has at least two entries, and they balance in each currency when it commits.
     * Only `status` (forward), `completed_at` (with it) and `refunded_amount` (upward) ever change.
+    * `refunded_amount` is the sum of its refunds; of a deposit, whose refunds may come back from
+      the gateway, the most that was on its way back at any one time.
+    * It is reversed at most once.
     * `completed_at` equals its entries' `created_at`, unless a gateway still has to settle it.
     * A withdrawal begins pending; when it fails, its one reversal brings the money back at once.
     * Only a deposit to `suspense` names no party: its money came for a wallet that takes none.
@@ -147,6 +150,11 @@ class Transaction(models.Model):
             models.CheckConstraint(
                 name="transactions_transaction_currency_is_a_code",
                 condition=Q(currency__regex=r"^[A-Z]{3}$"),
+            ),
+            models.UniqueConstraint(
+                name="transactions_transaction_undone_once",
+                fields=["parent"],
+                condition=Q(type="reversal"),
             ),
         ]
 

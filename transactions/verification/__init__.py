@@ -16,6 +16,8 @@ from transactions.verification import (
     holds,
     payouts,
     signed,
+    signed,
+    source_refunds,
     wallets,
 )
 from transactions.verification.findings import Breach, Step
@@ -29,6 +31,7 @@ _TABLES = [
     "transactions_checkpointleaf",
     "transactions_hold",
     "transactions_adjustment",
+    "payments_depositrefund",
     "transactions_transferbatchleg",
     "payments_payout",
     "wallet_wallet",
@@ -53,6 +56,7 @@ def verify() -> Iterator[Step]:
         yield from wallets.check()
         yield from holds.check()
         yield from adjustments.check()
+        yield from source_refunds.check()
         yield from batches.check()
         yield from payouts.check()
         yield from signed.check()

@@ -24,10 +24,26 @@ _REFUNDS = (
 )
 # Counted, for PostgreSQL would read the whole table once for each chunk to answer EXISTS.
 _HOLDS = "(SELECT count(*) FROM transactions_hold WHERE transaction_id = books.id)"
+# Of a deposit's refunds some came back: `refunded_amount` is the most that was out at one time.
+_RETURNED = (
+    "(SELECT coalesce(sum(reversal.amount), 0) FROM transactions_transaction refund"  # noqa: S608
+    " JOIN transactions_transaction reversal"
+    " ON reversal.parent_id = refund.id AND reversal.type = 'reversal'"
+    f" WHERE refund.parent_id = {_REFUNDED} AND refund.type = 'refund')"
+)
+_TO_SOURCE = "(books.type = 'deposit' OR books.type = 'refund' AND books.to_user_id IS NULL)"
 _UNDONE = (
     "(SELECT count(*) FROM transactions_transaction undone WHERE undone.id = books.parent_id"
-    " AND undone.type IN ('transfer', 'capture') AND (undone.currency, undone.to_user_id,"
-    " undone.from_user_id) = (books.currency, books.from_user_id, books.to_user_id))"
+    " AND undone.type IN ('transfer', 'capture', 'deposit')"
+    " AND (undone.type = 'deposit') = (books.to_user_id IS NULL)"
+    " AND (undone.currency, undone.to_user_id) = (books.currency, books.from_user_id)"
+    " AND undone.from_user_id IS NOT DISTINCT FROM books.to_user_id)"
+)
+_ORDERS = "(SELECT count(*) FROM payments_depositrefund WHERE transaction_id = books.id)"
+_FAILURES = "(SELECT count(*) FROM payments_depositrefund WHERE reversal_id = books.id)"
+_REFUNDS_UNDONE = (
+    "(SELECT count(*) FROM transactions_transaction undone WHERE undone.id = books.parent_id"
+    " AND undone.type = 'refund')"
 )
 _APPROVALS = (
     "(SELECT count(*) FROM transactions_adjustment WHERE transaction_id = {}.{}"
@@ -82,7 +98,15 @@ _TRANSACTION_RULES = [
     Rule(
         4,
         "(books.refunded_amount <> 0 OR books.type = 'refund')"
-        f" AND {_SAID_REFUNDED} IS DISTINCT FROM {_REFUNDS}",
+        f" AND NOT {_TO_SOURCE} AND {_SAID_REFUNDED} IS DISTINCT FROM {_REFUNDS}",
+        "'what was refunded is not the sum of the refunds'",
+        f"concat('transaction ', {_REFUNDED})",
+    ),
+    Rule(
+        4,
+        f"(books.refunded_amount <> 0 OR books.type = 'refund') AND {_TO_SOURCE}"
+        f" AND {_SAID_REFUNDED} NOT BETWEEN coalesce({_REFUNDS}, 0) - {_RETURNED}"
+        f" AND coalesce({_REFUNDS}, 0)",
         "'what was refunded is not the sum of the refunds'",
         f"concat('transaction ', {_REFUNDED})",
     ),
@@ -90,6 +114,18 @@ _TRANSACTION_RULES = [
         5,
         f"books.type = 'refund' AND {_UNDONE} <> 1",
         "'it does not undo the transaction that it names'",
+        _THE_TRANSACTION,
+    ),
+    Rule(
+        5,
+        f"books.type = 'refund' AND books.to_user_id IS NULL AND {_ORDERS} <> 1",
+        "'nobody ordered this refund to its source'",
+        _THE_TRANSACTION,
+    ),
+    Rule(
+        5,
+        f"books.type = 'reversal' AND {_FAILURES} <> {_REFUNDS_UNDONE}",
+        "'the refund that it brings back has not failed'",
         _THE_TRANSACTION,
     ),
     Rule(
@@ -148,6 +184,7 @@ _TRANSACTION_RULES = [
         " WHEN 'withdrawal' THEN books.to_user_id IS NULL"
         " WHEN 'adjustment' THEN num_nonnulls(books.from_user_id, books.to_user_id) = 1"
         " WHEN 'reversal' THEN true"
+        " WHEN 'refund' THEN books.from_user_id IS NOT NULL"
         " ELSE num_nonnulls(books.from_user_id, books.to_user_id) = 2 END",
         "concat('its fee or its parties are not those of a ', books.type)",
         _THE_TRANSACTION,
@@ -235,6 +272,13 @@ _ENTRY_RULES = [
         5,
         f"entry.account = 'adjustments' AND {_APPROVALS.format('entry', 'transaction_id')} <> 1",
         "'nobody approved this adjustment'",
+        _THE_ENTRY,
+    ),
+    Rule(
+        5,
+        "books.type = 'refund' AND entry.wallet_id IS NULL"
+        " AND (entry.account, entry.entry_type) <> ('gateway_clearing', 'credit')",
+        "'a refund goes to a wallet or back to the gateway'",
         _THE_ENTRY,
     ),
     Rule(

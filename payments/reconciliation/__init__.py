@@ -1,0 +1,242 @@
+"""Reconciliation: a gateway's report for a day, our orders, and the clearing accounts' entries.
+
+The report is written to a temporary file first, while no lock is held and no database transaction
+is open; then it is loaded, compared and its run finished in one database transaction. A run that is
+cut short has changed nothing.
+"""
+
+import csv
+import io
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from typing import IO
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models.functions import Now
+from rest_framework.exceptions import ErrorDetail, ValidationError
+
+from fintech_core.database import database_time, execute
+from fintech_core.exceptions import InvalidState
+from fintech_core.logs import scrub
+from payments import gateways
+from payments.exceptions import GatewayUnavailable, NotFound
+from payments.gateways.base import ReportLine
+from payments.models import ReconciliationBreak, ReconciliationRun
+from payments.models.reconciliation import ERROR_MAX_LENGTH
+from payments.reconciliation import matching, reports
+from payments.reconciliation.reports import BadReport
+from users.models import User
+from users.services import require_staff
+
+__all__ = [
+    "PERMISSION",
+    "BadReport",
+    "CouldNotRun",
+    "reconcile",
+    "reconcile_missed_days",
+    "resolve",
+]
+
+logger = logging.getLogger(__name__)
+
+PERMISSION = "payments.reconcile"
+LEASE = timedelta(hours=1)  # of a run: none takes so long
+MATCHING_SECONDS_MAX = 200  # a report of a million lines needs more than a call may take
+_DONE = (ReconciliationRun.Status.MATCHED, ReconciliationRun.Status.BREAKS)
+Progress = Callable[[int], object]
+
+
+class CouldNotRun(Exception):
+    """Nothing was compared; the run is on record as failed, and the message says why."""
+
+
+def reconcile(
+    *,
+    gateway: str,
+    day: date,
+    csv_file: IO[bytes] | None = None,
+    by: User | None = None,
+    progress: Progress = lambda lines: None,
+) -> ReconciliationRun:
+    """Compare the gateway's report for a day (UTC) with our books; the finished run.
+
+    Without `csv_file` the gateway is asked, for the day and for those neighbours of it that have
+    not been reconciled themselves. `progress` is told of each thousand lines. Raises NotFound for a
+    gateway that is not configured, InvalidState for a day that is not over and while another run of
+    this gateway goes on, and CouldNotRun. `by` needs `payments.reconcile`: else PermissionDenied.
+    """
+    if by is not None:
+        require_staff(by, PERMISSION)
+    if day >= _today():
+        raise InvalidState(f"{day} is not over yet (UTC).")
+    if csv_file is None:
+        gateways.gateway_named(gateway)
+    elif gateway not in settings.PAYMENT_GATEWAYS:
+        raise NotFound("There is no such gateway here.")
+    run = _begin(gateway, day, csv_file, by)
+    try:
+        _run(run, csv_file, progress)
+    except (BadReport, GatewayUnavailable) as reason:
+        _fail(run, str(reason))
+        raise CouldNotRun(str(reason)) from reason
+    except Exception as exc:
+        _fail(run, scrub(f"{type(exc).__name__}: {exc}"))
+        raise
+    run.refresh_from_db()
+    return run
+
+
+def reconcile_missed_days() -> int:
+    """Run each of the last days, for each gateway, for which no run has succeeded; how many did.
+
+    A gateway that does not answer is asked again at the next call.
+    """
+    done = 0
+    for gateway in gateways.available():
+        for ago in range(settings.RECONCILIATION_DAYS, 0, -1):
+            day = _today() - timedelta(days=ago)
+            if not _is_done(gateway, day):
+                done += _try(gateway, day)
+    return done
+
+
+@transaction.atomic
+def resolve(*, by: User, break_id: UUID, note: str) -> ReconciliationBreak:
+    """Put down for good why a break is none any more.
+
+    Raises PermissionDenied unless `by` is active staff with `payments.reconcile`, NotFound,
+    InvalidState once it has ended, and ValidationError for an empty note.
+    """
+    require_staff(by, PERMISSION)
+    broken = ReconciliationBreak.objects.select_for_update(no_key=True).filter(pk=break_id).first()
+    if broken is None:
+        raise NotFound("There is no such break.")
+    if broken.status != ReconciliationBreak.Status.OPEN:
+        raise InvalidState("The break has ended already.")
+    if not (note := note.strip()):
+        raise ValidationError({"note": [ErrorDetail("Say why.", code="blank")]})
+    broken.status, broken.note, broken.resolved_by = (
+        ReconciliationBreak.Status.RESOLVED,
+        note,
+        by,
+    )
+    broken.ended_at = database_time()
+    broken.save(update_fields=["status", "note", "resolved_by", "ended_at"])
+    return broken
+
+
+def _today() -> date:
+    return datetime.now(tz=UTC).date()
+
+
+def _source(csv_file: IO[bytes] | None) -> ReconciliationRun.Source:
+    return ReconciliationRun.Source.GATEWAY if csv_file is None else ReconciliationRun.Source.CSV
+
+
+def _is_done(gateway: str, day: date) -> bool:
+    runs = ReconciliationRun.objects.filter(gateway=gateway, day=day, status__in=_DONE)
+    return runs.exists()
+
+
+def _try(gateway: str, day: date) -> bool:
+    try:
+        reconcile(gateway=gateway, day=day)
+    except (CouldNotRun, InvalidState) as reason:
+        logger.error(
+            "not reconciled", extra={"gateway": gateway, "day": str(day), "reason": str(reason)}
+        )
+        return False
+    except Exception:  # on record by now; the other gateways are not to wait for it
+        logger.exception("not reconciled", extra={"gateway": gateway, "day": str(day)})
+        return False
+    return True
+
+
+@transaction.atomic
+def _begin(
+    gateway: str, day: date, csv_file: IO[bytes] | None, by: User | None
+) -> ReconciliationRun:
+    """The only run of the gateway; one that should be over by far was cut short, and is put down as
+    failed. Should it live on after all, it cannot finish: what it compared is rolled back."""
+    _lock(f"payments_reconciliation:{gateway}")
+    running = ReconciliationRun.objects.filter(
+        gateway=gateway, status=ReconciliationRun.Status.RUNNING
+    )
+    running.filter(started_at__lt=Now() - LEASE).update(
+        status=ReconciliationRun.Status.FAILED, error="It was cut short.", finished_at=Now()
+    )
+    if running.exists():
+        raise InvalidState("Another run of this gateway is going on.")
+    return ReconciliationRun.objects.create(
+        gateway=gateway, day=day, source=_source(csv_file), requested_by=by
+    )
+
+
+def _lock(name: str) -> None:
+    """Until the database transaction ends."""
+    execute("SELECT pg_advisory_xact_lock(hashtextextended(%(name)s, 0))", name=name)
+
+
+def _run(run: ReconciliationRun, csv_file: IO[bytes] | None, progress: Progress) -> None:
+    if csv_file is None:
+        days = _days_to_ask_for(run)
+        lines = reports.from_gateway(gateways.gateway_named(run.gateway), days)
+    else:
+        days, lines = [run.day], reports.from_csv(csv_file, run.day)
+    with tempfile.TemporaryFile() as spool:
+        _write(spool, run.gateway, lines, progress)
+        spool.seek(0)
+        with transaction.atomic():
+            execute(f"SET LOCAL statement_timeout = '{MATCHING_SECONDS_MAX}s'")
+            execute(f"SET LOCAL lock_timeout = '{MATCHING_SECONDS_MAX}s'")
+            _lock("payments_reconciliation")  # the clearing accounts are those of all gateways
+            matching.load(spool, run.gateway, days)
+            matching.compare(run)
+
+
+def _days_to_ask_for(run: ReconciliationRun) -> list[date]:
+    """The day, and a neighbour unless its own report is here or it has not begun."""
+    neighbours = [run.day - reports.A_DAY, run.day + reports.A_DAY]
+    return [run.day] + [
+        day for day in neighbours if day <= _today() and not _is_done(run.gateway, day)
+    ]
+
+
+def _write(
+    spool: IO[bytes],
+    gateway: str,
+    lines: Iterator[tuple[date, ReportLine]],
+    progress: Progress,
+) -> None:
+    text = io.TextIOWrapper(spool, encoding="utf-8", newline="")
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL)
+    for number, (day, line) in enumerate(lines, start=1):
+        writer.writerow(
+            [
+                gateway,
+                day,
+                line.subject,
+                line.gateway_reference,
+                line.amount,
+                line.currency,
+                line.at,
+            ]
+        )
+        if number % 1000 == 0:
+            progress(1000)
+    text.flush()
+    text.detach()
+
+
+def _fail(run: ReconciliationRun, error: str) -> None:
+    mine = ReconciliationRun.objects.filter(pk=run.pk, status=ReconciliationRun.Status.RUNNING)
+    mine.update(
+        status=ReconciliationRun.Status.FAILED,
+        error=error[:ERROR_MAX_LENGTH] or "No reason was given.",
+        finished_at=Now(),
+    )
+    logger.error("reconciliation failed", extra={"run": str(run.pk), "reason": error})
