@@ -32,12 +32,14 @@ from fintech_core.admin import (
     uuid_in,
 )
 from fintech_core.exceptions import InvalidState
-from payments import suspense_admin  # noqa: F401 - registers
+from payments import (
+    reconciliation_admin,  # noqa: F401 - registers
+    suspense_admin,  # noqa: F401 - registers
+)
 from payments.models import DepositRefund, PaymentIntent, Payout, WebhookAttempt, WebhookEvent
 from payments.payout_admin import ASKED_ABOUT
-from payments.sandbox import admin as sandbox_admin  # noqa: F401 - registers the sandbox's page
-from payments import reconciliation_admin  # noqa: F401 - registers
 from payments.refund_admin import RefundingAdmin
+from payments.sandbox import admin as sandbox_admin  # noqa: F401 - registers the sandbox's page
 from payments.services import PaymentService
 from users import queries as users_queries
 from users.models import User

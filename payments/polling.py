@@ -23,12 +23,14 @@ from fintech_core.database import retry_on_conflict
 from fintech_core.exceptions import DomainError
 from fintech_core.logs import scrub
 from payments import effects, gateways, intents, payouts
-from payments.effects import Disagreement, Order
+from payments.effects import Disagreement
 from payments.exceptions import GatewayRefused, GatewayUnavailable
 from payments.gateways.base import Subject
 from payments.models import PaymentIntent, Payout
 
 logger = logging.getLogger(__name__)
+
+Polled = PaymentIntent | Payout  # refunds are asked about by `refunds`, in step with their orders
 
 POLL_FIRST = timedelta(minutes=10)
 POLL_LONGEST = timedelta(days=1)
@@ -74,9 +76,9 @@ def _poll_next(model: type[PaymentIntent] | type[Payout]) -> bool:
 
 
 @transaction.atomic
-def _lease(model: type[PaymentIntent] | type[Payout]) -> Order | None:
+def _lease(model: type[PaymentIntent] | type[Payout]) -> Polled | None:
     due = model.objects.select_for_update(no_key=True, skip_locked=True)
-    order: Order | None = due.filter(next_poll_at__lte=Now()).order_by("next_poll_at").first()
+    order: Polled | None = due.filter(next_poll_at__lte=Now()).order_by("next_poll_at").first()
     if order is None:
         return None
     order.polls += 1
@@ -93,7 +95,7 @@ def _backoff(polls: int) -> timedelta:
     return delay * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
 
 
-def _ask(order: Order) -> tuple[str, bool]:
+def _ask(order: Polled) -> tuple[str, bool]:
     """What came of the question, and whether staff must look."""
     try:
         if order.gateway_reference is not None:
@@ -109,7 +111,7 @@ def _ask(order: Order) -> tuple[str, bool]:
         return scrub(f"{type(exc).__name__}: {exc}"), True
 
 
-def _fetch(order: Order) -> str:
+def _fetch(order: Polled) -> str:
     subject = _SUBJECTS[type(order)]
     said = gateways.gateway_named(order.gateway).fetch(subject, str(order.gateway_reference))
     if said is None:
@@ -120,7 +122,7 @@ def _fetch(order: Order) -> str:
     return f"It says: {said.outcome}."
 
 
-def _create_again(order: Order) -> str:
+def _create_again(order: Polled) -> str:
     """Nobody pays an intent that is closed and that the gateway does not know."""
     assert isinstance(order, PaymentIntent)  # noqa: S101 - see `_ask`
     if order.status != PaymentIntent.Status.REQUIRES_PAYMENT or order.expires_at <= timezone.now():
@@ -133,7 +135,7 @@ def _create_again(order: Order) -> str:
     return "Ordered again, after a crash."
 
 
-def _order_again(order: Order) -> str:
+def _order_again(order: Polled) -> str:
     assert isinstance(order, Payout)  # noqa: S101 - see `_ask`
     if payouts.is_forgotten(order):
         raise _Trouble("It gave no reference in time. Find out there whether it was paid out.")
@@ -150,7 +152,7 @@ def _committed(work: Callable[[], object]) -> None:
     retry_on_conflict(transaction.atomic(work))
 
 
-def _record(order: Order, answer: str, *, needs_staff: bool) -> None:
+def _record(order: Polled, answer: str, *, needs_staff: bool) -> None:
     """What staff see. An order that is settled by now is asked about no more, and needs nobody."""
     rows = type(order).objects.filter(pk=order.pk)
     rows.update(last_answer=answer[:ANSWER_LENGTH])
@@ -160,5 +162,5 @@ def _record(order: Order, answer: str, *, needs_staff: bool) -> None:
         rows.filter(hopeless, status__in=_ENDED).update(next_poll_at=None)
 
 
-def _is_overdue(order: Order) -> bool:
+def _is_overdue(order: Polled) -> bool:
     return isinstance(order, Payout) and timezone.now() - order.created_at > PAYOUT_OVERDUE

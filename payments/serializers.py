@@ -10,8 +10,8 @@ from payments import gateways
 from payments.gateways.base import Outcome
 from payments.iban import IBANInvalid, parse_iban
 from payments.models import DepositRefund, PaymentIntent, Payout, WebhookEvent
-from payments.payouts import Destination, NewOrder
 from payments.models.refund import REASON_MAX_LENGTH
+from payments.payouts import Destination, NewOrder
 from users.models import User
 
 DESTINATION_TYPES = [("bank_account", "Bank account")]

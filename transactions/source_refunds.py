@@ -12,6 +12,7 @@ from django.db.models import QuerySet, Sum
 
 from fintech_core.exceptions import InvalidState
 from fintech_core.money import format_amount
+from transactions import events
 from transactions.exceptions import AmountExceedsRemaining, NotFound
 from transactions.models import Account, Transaction, TransactionLedger
 from transactions.posting import Posting, post
@@ -54,6 +55,7 @@ def refund(asked: SourceRefund) -> Transaction:
     )
     deposit.refunded_amount = max(deposit.refunded_amount, out + amount)
     deposit.save(update_fields=["refunded_amount"])
+    events.refunded(made)
     return made
 
 

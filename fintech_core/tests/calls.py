@@ -381,6 +381,8 @@ def list_payouts() -> Call:
 def own_payout() -> Call:
     payout = PayoutFactory()
     return Call(by=payout.user, path={"id": payout.pk})
+
+
 @succeeds("POST /api/v1/payments/intents/{id}/refund/")
 def refund_deposit() -> Call:
     staff = StaffFactory(permissions=["payments.refund_deposit"])

@@ -27,7 +27,6 @@ STATEMENTS = {
     "POST /api/v1/payments/payouts/": 20,
     "GET /api/v1/payments/payouts/{id}/": 2,
     "POST /api/v1/payments/intents/{id}/refund/": 37,
-    "POST /api/v1/payments/intents/{id}/simulate/": 5,
     "GET /api/v1/payments/webhook-events/": 4,
     "GET /api/v1/payments/webhook-events/{id}/": 4,
     "POST /api/v1/payments/webhooks/{gateway}/": 3,

@@ -4,6 +4,7 @@ import logging
 
 from django.db.models import QuerySet
 
+from payments import events
 from payments.effects.disagreement import Disagreement, lock_same, require_same_money
 from payments.gateways.base import Outcome, Statement
 from payments.models import Payout
@@ -77,4 +78,5 @@ def _pay(payout: Payout) -> None:
 def _save(payout: Payout) -> None:
     changed = ["status", "reversal", "failure_code", "completed_at", "updated_at"]
     payout.save(update_fields=changed + payout.stop_polling())
+    events.payout_settled(payout)
     logger.info("payout settled", extra={"payout": str(payout.pk), "status": payout.status})

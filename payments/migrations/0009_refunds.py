@@ -159,7 +159,7 @@ DROP FUNCTION payments_refund_guard();
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("payments", "0004_list_indexes"),
+        ("payments", "0008_polling_and_suspense"),
         ("transactions", "0016_refunds_to_source"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]

@@ -90,7 +90,6 @@ DROP FUNCTION payments_run_guard();
 class Migration(migrations.Migration):
     dependencies = [
         ("payments", "0009_refunds"),
-        ("payments", "0004_list_indexes"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -120,7 +120,7 @@ class WebhookEvent(models.Model):
     @property
     def subject(self) -> models.Model | None:
         """What of ours it is about, whatever that is."""
-        return self.intent or self.payout
+        return self.intent or self.payout or self.refund
 
 
 class WebhookAttempt(models.Model):

@@ -62,6 +62,7 @@ class Payout(Polled):
         indexes = [
             models.Index(name="payments_payout_newest_of_user", fields=["user", "-id"]),
             models.Index(name="payments_payout_by_status", fields=["status", "-id"]),
+            models.Index(name="payments_payout_completed", fields=["gateway", "completed_at"]),
             models.Index(
                 name="payments_payout_to_ask",
                 fields=["next_poll_at"],

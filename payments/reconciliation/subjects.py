@@ -32,6 +32,14 @@ DESCRIBED = (
         entry_type="debit",
     ),
     Described(
+        subject=Subject.PAYOUT,
+        table="payments_payout",
+        settled="paid",
+        settled_at="completed_at",
+        account="payout_clearing",
+        entry_type="credit",
+    ),
+    Described(
         subject=Subject.REFUND,
         table="payments_depositrefund",
         settled="succeeded",

@@ -7,9 +7,6 @@ import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-import json
-from collections.abc import Iterable, Mapping
-from datetime import date
 from decimal import Decimal
 from typing import ClassVar, Self
 
@@ -49,9 +46,6 @@ class Order:
 # Stands for the other company. A real adapter asks over the network, with time limits, raises
 # GatewayUnavailable when nobody answers, and keeps nothing itself.
 REMOTE: dict[str, Order] = {}
-    "refund.ok": (Subject.REFUND, Outcome.SUCCEEDED),
-    "refund.failed": (Subject.REFUND, Outcome.FAILED),
-}
 
 
 def signature(body: bytes) -> str:
@@ -90,15 +84,6 @@ class OtherGateway:
             if said.outcome in (Outcome.SUCCEEDED, Outcome.PAID):
                 yield ReportLine(said.subject, reference, said.amount, said.currency, order.at)
 
-    def refund(self, refund: NewRefund) -> str:
-        return f"re_{refund.id.hex}"
-
-    def fetch(self, subject: Subject, gateway_reference: str) -> Statement | None:
-        return None
-
-    def report(self, day: date) -> Iterable[ReportLine]:
-        return []
-
     def verify(self, *, headers: Mapping[str, str], body: bytes) -> None:
         given = headers.get("other-signature", "").encode()
         if not hmac.compare_digest(given, signature(body).encode()):
@@ -126,13 +111,3 @@ def _said(reference: str, order: Order) -> Statement | None:
     subject, outcome = WORDS[order.word]
     amount = Decimal(order.cents) / 100
     return Statement(subject, outcome, reference, amount, order.currency.upper())
-        told = json.loads(body)
-        meaning = WORDS.get(told["kind"])
-        said = meaning and Statement(
-            subject=meaning[0],
-            outcome=meaning[1],
-            gateway_reference=told["charge"],
-            amount=Decimal(told["cents"]) / 100,
-            currency=told["currency"].upper(),
-        )
-        return GatewayEvent(event_id=told["id"], type=told["kind"], statement=said)

@@ -101,7 +101,7 @@ class TestMatching:
         intent = paid("100.00")
         give_back(staff, intent, "40.00")
         refund = DepositRefund.objects.get()
-        told(refund, "refund.ok")
+        told(refund, "return.ok")
         report.days[today()] = [line(intent), line(refund, subject=Subject.REFUND)]
         done = run()
         assert (done.status, done.lines, done.matched, done.breaks) == ("matched", 2, 2, 0)
@@ -158,7 +158,7 @@ class TestMatching:
         intent = paid("100.00")
         give_back(staff, intent, "40.00")
         refund = DepositRefund.objects.get()
-        told(refund, "refund.failed")
+        told(refund, "return.failed")
         report.days[today()] = [line(intent), line(refund, subject=Subject.REFUND)]
         run()
         assert found() == [("missing_here", refund.gateway_reference)]
@@ -166,7 +166,7 @@ class TestMatching:
     def test_given_a_refund_that_failed_on_both_sides_when_run_then_matched(self, report, staff):
         intent = paid("100.00")
         give_back(staff, intent, "40.00")
-        told(DepositRefund.objects.get(), "refund.failed")
+        told(DepositRefund.objects.get(), "return.failed")
         report.days[today()] = [line(intent)]
         assert (run().status, found()) == ("matched", [])
 

@@ -69,7 +69,7 @@ def test_given_a_superuser_who_tampers_when_verifying_then_it_is_named(owner, wh
         staff, intent = StaffFactory(permissions=["payments.refund_deposit"]), paid("100.00")
         give_back(staff, intent, "20.00")
         failed = DepositRefund.objects.get()
-        told(failed, "refund.failed")
+        told(failed, "return.failed")
         give_back(staff, intent, "10.00")
     sent = DepositRefund.objects.exclude(pk=failed.pk).get()
     assert Transaction.objects.count() == 4

@@ -66,7 +66,7 @@ def gateway(monkeypatch):
         state.asked.append(asked)
         if state.error:
             raise state.error
-        return f"re_{asked.id.hex}"
+        return f"rt_{asked.id.hex}"
 
     monkeypatch.setattr(OtherGateway, "refund", refund)
     monkeypatch.setattr(OtherGateway, "fetch", lambda *_: state.said)
@@ -91,7 +91,7 @@ def paid(amount: str = "100.00", user: User | None = None) -> PaymentIntent:
         user=user, amount=Decimal(amount), currency="USD", gateway="other", idempotency=call
     )
     intent = PaymentIntent.objects.get(pk=answer.content["id"])
-    deliver(kind="charge.ok", charge=intent.gateway_reference, cents=int(intent.amount * 100))
+    deliver(kind="charge.ok", order=intent.gateway_reference, cents=int(intent.amount * 100))
     intent.refresh_from_db()
     assert intent.status == "succeeded"
     return intent
@@ -116,7 +116,7 @@ def order(staff, intent, amount=None, form_id=None) -> DepositRefund:
 
 def told(refund, kind, **facts):
     refund.refresh_from_db()
-    news = {"charge": refund.gateway_reference, "cents": int(refund.amount * 100)}
+    news = {"order": refund.gateway_reference, "cents": int(refund.amount * 100)}
     event = deliver(kind=kind, **(news | facts))
     refund.refresh_from_db()
     return event
@@ -144,7 +144,7 @@ class TestOrdering:
             "pending", "40.00", "USD",
         )  # fmt: skip
         refund = DepositRefund.objects.get()
-        assert answer["gateway_reference"] == refund.gateway_reference == f"re_{refund.pk.hex}"
+        assert answer["gateway_reference"] == refund.gateway_reference == f"rt_{refund.pk.hex}"
         assert answer["transaction_id"] == str(refund.transaction_id)
         assert balance(intent.user) == Decimal("60.00")
         made = refund.transaction
@@ -287,9 +287,9 @@ class TestTheGatewaysWord:
         intent = paid()
         give_back(staff, intent, "40.00")
         refund = DepositRefund.objects.get()
-        event = told(refund, "refund.ok")
+        event = told(refund, "return.ok")
         assert (refund.status, event.status, event.refund) == ("succeeded", "processed", refund)
-        told(refund, "refund.ok")
+        told(refund, "return.ok")
         assert balance(intent.user) == Decimal("60.00")
         assert refund.completed_at
         assert breaches() == []
@@ -298,8 +298,8 @@ class TestTheGatewaysWord:
         intent = paid()
         give_back(staff, intent, "40.00")
         refund = DepositRefund.objects.get()
-        told(refund, "refund.failed")
-        told(refund, "refund.failed")
+        told(refund, "return.failed")
+        told(refund, "return.failed")
         assert refund.status == "failed"
         back = refund.reversal
         assert (back.type, back.parent, back.to_user) == (
@@ -316,7 +316,7 @@ class TestTheGatewaysWord:
         intent = paid("100.00")
         for _ in range(3):
             give_back(staff, intent, "100.00")
-            told(DepositRefund.objects.latest("pk"), "refund.failed")
+            told(DepositRefund.objects.latest("pk"), "return.failed")
         give_back(staff, intent, "80.00")
         assert code_of(give_back(staff, intent, "20.01")) == (422, "amount_exceeds_remaining")
         deposit = Transaction.objects.get(pk=intent.transaction_id)
@@ -326,7 +326,7 @@ class TestTheGatewaysWord:
 
     @pytest.mark.parametrize(
         ("first", "then", "left"),
-        [("refund.ok", "refund.failed", "60.00"), ("refund.failed", "refund.ok", "100.00")],
+        [("return.ok", "return.failed", "60.00"), ("return.failed", "return.ok", "100.00")],
     )
     def test_given_both_words_when_told_then_the_first_wins_and_the_other_is_parked(
         self, staff, gateway, first, then, left
@@ -344,7 +344,7 @@ class TestTheGatewaysWord:
     def test_given_another_amount_when_told_then_parked(self, staff, gateway):
         give_back(staff, paid(), "40.00")
         refund = DepositRefund.objects.get()
-        event = told(refund, "refund.failed", cents=4001)
+        event = told(refund, "return.failed", cents=4001)
         assert (event.status, refund.status) == ("parked", "pending")
 
     def test_given_a_refund_on_its_way_when_the_wallet_is_closed_then_refused_until_it_ends(
@@ -356,7 +356,7 @@ class TestTheGatewaysWord:
             close(intent.user)
         with refused_by("wallet_wallet_closes_when_settled"), transaction.atomic():
             Wallet.objects.filter(user=intent.user).update(status="closed")
-        told(DepositRefund.objects.get(), "refund.ok")
+        told(DepositRefund.objects.get(), "return.ok")
         close(intent.user)
         assert Wallet.objects.get(user=intent.user).status == "closed"
         assert breaches() == []
@@ -367,7 +367,7 @@ class TestTheGatewaysWord:
             at_once(lambda i=intent: give_back(staff, i), lambda i=intent: close(i.user))
             refund = DepositRefund.objects.get(intent=intent)
             assert Wallet.objects.get(user=intent.user).status == "active"
-            told(refund, "refund.failed")
+            told(refund, "return.failed")
             assert balance(intent.user) == Decimal("100.00")
 
     def test_given_it_is_frozen_meanwhile_when_it_fails_then_the_wallet_gets_it(
@@ -376,7 +376,7 @@ class TestTheGatewaysWord:
         intent = paid()
         give_back(staff, intent)
         freeze(intent.user)
-        told(DepositRefund.objects.get(), "refund.failed")
+        told(DepositRefund.objects.get(), "return.failed")
         assert balance(intent.user) == Decimal("100.00")
 
     def test_given_it_refuses_at_once_when_ordered_then_failed_and_the_money_is_back(
@@ -405,7 +405,7 @@ class TestCutShort:
         gateway.error = None
         assert PaymentService.sweep_refunds() == 1
         refund.refresh_from_db()
-        assert refund.gateway_reference == f"re_{refund.pk.hex}"
+        assert refund.gateway_reference == f"rt_{refund.pk.hex}"
         assert len({asked.idempotency_key for asked in gateway.asked}) == 1
         assert balance(intent.user) == Decimal("60.00")
 
@@ -461,7 +461,7 @@ class TestCutShort:
     ):
         intent = paid()
         refund = order(staff, intent, "40.00")
-        early = deliver(kind="refund.ok", charge=f"re_{refund.pk.hex}", cents=4000)
+        early = deliver(kind="return.ok", order=f"rt_{refund.pk.hex}", cents=4000)
         assert early.status == "ignored"
         PaymentService.send_refund(refund.pk)
         PaymentService.sweep_webhook_events()
@@ -491,8 +491,8 @@ class TestAtOnce:
         intent = paid("100.00")
         give_back(staff, intent, "30.00")
         refund = DepositRefund.objects.get()
-        news = {"charge": refund.gateway_reference, "cents": 3000}
-        kinds = ["refund.ok", "refund.failed"] * 4
+        news = {"order": refund.gateway_reference, "cents": 3000}
+        kinds = ["return.ok", "return.failed"] * 4
         at_once(*[lambda kind=kind: deliver(kind=kind, **news) for kind in kinds])
         refund.refresh_from_db()
         expected = {"succeeded": Decimal("70.00"), "failed": Decimal("100.00")}
@@ -551,7 +551,7 @@ class TestRules:
             self.update(refund, gateway_reference="re_other")
 
     def test_given_success_when_it_would_fail_then_refused(self, refund):
-        told(refund, "refund.ok")
+        told(refund, "return.ok")
         with refused_by("payments_depositrefund_first_word_wins"):
             self.update(refund, status="failed", reversal=fund(person(), "40.00"))
 
@@ -574,7 +574,7 @@ class TestRules:
             )  # fmt: skip
 
     def test_given_a_second_reversal_when_posted_then_refused(self, refund):
-        told(refund, "refund.failed")
+        told(refund, "return.failed")
         with refused_by("transactions_transaction_undone_once"), transaction.atomic():
             TransactionService.return_refund(
                 refund_id=refund.transaction_id, effect_key="again", description=""

@@ -6,9 +6,9 @@ Breaches carry SQLSTATE 23514 and the name of the rule, so that Django raises In
 
 from importlib import import_module
 
-from django.db import migrations, models
+from django.db import migrations
 
-_SEALED = import_module("transactions.migrations.0010_one_check_per_transaction")
+_SEALED = import_module("transactions.migrations.0014_payouts")
 
 # A refund has two parties, or, back to the source, only the wallet that it leaves.
 _TWO_PARTIES = """        WHEN 'reversal' THEN true
@@ -18,8 +18,8 @@ _ONE_OR_TWO = """        WHEN 'reversal' THEN true
         WHEN 'refund' THEN NEW.from_user_id IS NOT NULL
         ELSE parties = 2
 """
-SEALED_TO_SOURCE = _SEALED.SEALED_ONCE_CHECKED.replace(_TWO_PARTIES, _ONE_OR_TWO)
-SEALED_BETWEEN_TWO = _SEALED.SEALED_ONCE_CHECKED
+SEALED_TO_SOURCE = _SEALED.SUSPENSE.replace(_TWO_PARTIES, _ONE_OR_TWO)
+SEALED_BETWEEN_TWO = _SEALED.SUSPENSE
 
 # The way of the parent backwards: a deposit came from outside, which has no user.
 _FITS = """
@@ -153,17 +153,9 @@ DROP FUNCTION transactions_refund_reaches_the_gateway();
 
 
 class Migration(migrations.Migration):
-    dependencies = [("transactions", "0022_list_indexes"), ("transactions", "0013_by_whom")]
+    dependencies = [("transactions", "0014_payouts")]
 
     operations = [
-        migrations.AddConstraint(
-            model_name="transaction",
-            constraint=models.UniqueConstraint(
-                condition=models.Q(("type", "reversal")),
-                fields=("parent",),
-                name="transactions_transaction_undone_once",
-            ),
-        ),
         # As lists: Django would split a plain text at semicolons, inside function bodies, too.
         migrations.RunSQL([SEALED_TO_SOURCE], [SEALED_BETWEEN_TWO]),
         migrations.RunSQL([FITS_DEPOSITS], [FITS_PAYMENTS]),

@@ -85,6 +85,6 @@ DROP FUNCTION transactions_page(
 
 
 class Migration(migrations.Migration):
-    dependencies = [("transactions", "0014_payouts"), ("wallet", "0007_records_in_order")]
+    dependencies = [("transactions", "0016_refunds_to_source"), ("wallet", "0007_records_in_order")]
 
     operations = [migrations.RunSQL([PAGE], [NO_PAGE])]

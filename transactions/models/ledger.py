@@ -151,11 +151,6 @@ class Transaction(models.Model):
                 name="transactions_transaction_currency_is_a_code",
                 condition=Q(currency__regex=r"^[A-Z]{3}$"),
             ),
-            models.UniqueConstraint(
-                name="transactions_transaction_undone_once",
-                fields=["parent"],
-                condition=Q(type="reversal"),
-            ),
         ]
 
     def __str__(self) -> str:

@@ -16,7 +16,6 @@ from transactions.verification import (
     holds,
     payouts,
     signed,
-    signed,
     source_refunds,
     wallets,
 )
