@@ -82,7 +82,7 @@ def _locked(row: Sequence[Any]) -> Wallet:
     locked_at = owner_at + len(_OWNER_COLUMNS)
     wallet: Wallet = Wallet.from_db("default", _WALLET_COLUMNS, row[:owner_at])
     wallet.user = User.from_db("default", _OWNER_COLUMNS, row[owner_at:locked_at])
-    wallet.locked_at = row[locked_at]
+    wallet.locked_at, wallet.is_heard = row[locked_at : locked_at + 2]
     return wallet
 
 

@@ -58,6 +58,8 @@ class Wallet(models.Model):
     # The database's clock: under the lock, of one that `locking` has read; when `queries` read it.
     locked_at: datetime
     as_of: datetime
+    # Whether anybody listens (`fintech_core.webhooks`) to what happens to it; of a locked one.
+    is_heard: bool
 
     class Meta:
         permissions = [
