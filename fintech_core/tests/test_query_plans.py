@@ -12,7 +12,7 @@ The rule, for each statement, those of triggers and functions included:
 """
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from io import BytesIO
 from math import isqrt
 from typing import Any
@@ -42,6 +42,7 @@ from payments import reconciliation
 from payments.models import (
     DepositRefund,
     PaymentIntent,
+    Payout,
     ReconciliationRun,
     SandboxDelivery,
     WebhookEvent,
@@ -122,15 +123,24 @@ def unsigned_entries() -> int:
     return int(entries - (newest.entry_count if newest else 0))
 
 
+def settled_between(begin: datetime, end: datetime) -> int:
+    """Orders of every kind that a comparison of that time is about."""
+    sent = {"completed_at__gte": begin, "completed_at__lt": end}
+    paid = {f"transaction__{bound}": moment for bound, moment in sent.items()}
+    return (
+        PaymentIntent.objects.filter(status="succeeded", **paid).count()
+        + Payout.objects.filter(status="paid", **sent).count()
+        + DepositRefund.objects.filter(status="succeeded", **sent).count()
+    )
+
+
 def settled_yesterday() -> int:
-    """Refunds of a day that nobody has tried to reconcile."""
+    """Orders of a day that nobody has tried to reconcile."""
     midnight = datetime.now(tz=UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     yesterday = midnight - timedelta(days=1)
     if ReconciliationRun.objects.filter(gateway="sandbox", day=yesterday.date()).exists():
         return 0
-    return DepositRefund.objects.filter(
-        status="succeeded", completed_at__gte=yesterday, completed_at__lt=midnight
-    ).count()
+    return settled_between(yesterday, midnight)
 
 
 # For each job, how much it has to do.
@@ -208,7 +218,9 @@ def test_given_a_crowd_when_a_report_is_compared_then_by_indexes() -> None:
 
     plans = plans_of(compare)
     assert plans
-    assert not faults_of(plans, most=len(settled) * FOR_EACH)
+    begin = datetime.combine(day, time(), tzinfo=UTC)
+    most = settled_between(begin, begin + timedelta(days=1)) * FOR_EACH
+    assert not faults_of(plans, most=most)
 
 
 # --- Calls and lists -----------------------------------------------------------------------------

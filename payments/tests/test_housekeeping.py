@@ -111,5 +111,5 @@ class TestCleanup:
         assert payloads_outlive_the_gateways_retries() == []
         with override_settings(WEBHOOK_RETENTION=timedelta(days=7)):
             assert [found.id for found in payloads_outlive_the_gateways_retries()] == [
-                "payments.E001"
+                "payments.E002"
             ]

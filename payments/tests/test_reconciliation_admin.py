@@ -80,7 +80,7 @@ class TestRefund:
         again = client.post(f"{page_of(intent)}refund/", form, follow=True)
         assert "This was ordered already." in text_of(again)
         refund = DepositRefund.objects.get()
-        assert (refund.requested_by, refund.gateway_reference) == (operator, f"re_{refund.pk.hex}")
+        assert (refund.requested_by, refund.gateway_reference) == (operator, f"rt_{refund.pk.hex}")
         assert balance(intent.user) == Decimal("60.00")
         assert LogEntry.objects.filter(user=operator, object_id=str(intent.pk)).count() == 1
         page = text_of(client.get(f"/admin/payments/depositrefund/{refund.pk}/change/"))
