@@ -8,6 +8,7 @@ from django.core.management import call_command
 
 from fintech_core.operations import GROUP
 from payments.management.commands.seed_demo import PEOPLE, REVIEWER
+from payments.models import Payout
 from transactions.models import LedgerCheckpoint, Transaction
 from transactions.tests.helpers import breaches, client_of, send
 from users.models import User
@@ -30,6 +31,7 @@ def test_given_a_demo_of_an_earlier_version_when_seeding_again_then_its_reviewer
     assert olivia.has_perm("users.review_kyc")
     assert User.objects.count() == len(PEOPLE) + 1
     assert Transaction.objects.count() == posted
+    assert [payout.status for payout in Payout.objects.all()] == ["pending"]
 
 
 @pytest.mark.django_db(transaction=True)

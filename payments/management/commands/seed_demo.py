@@ -20,6 +20,7 @@ from django.utils import timezone
 from fintech_core import operations
 from fintech_core.idempotency import IdempotentCall
 from payments.models import PaymentIntent, WebhookEvent
+from payments.payouts import Destination, NewOrder
 from payments.services import PaymentService
 from transactions import checkpoints
 from transactions.holds import Reservation
@@ -103,6 +104,7 @@ class Command(BaseCommand):
         _hold("captured", "alice@example.com", "75.00", "Rental car, reserved", take="60.00")
         _hold("active", "bob@example.com", "40.00", "Table for four, reserved")
         _refund("chiara@example.com", "4.20", "One coffee less")
+        _payout("chiara@example.com", "60.00", "IT60X0542811101000000123456")
         self._take_checkpoint()
         self._say_who_is_there()
 
@@ -227,6 +229,21 @@ def _refund(recipient: str, amount: str, reason: str) -> None:
         amount=Decimal(amount),
         reason=reason,
         idempotency=_call(user, "refund", {"amount": amount}),
+    )
+
+
+def _payout(owner: str, amount: str, iban: str) -> None:
+    """It waits for the sandbox to pay it: the admin has the address of the page that decides."""
+    user = User.objects.get(email=owner)
+    PaymentService.create_payout(
+        user=user,
+        order=NewOrder(
+            amount=Decimal(amount),
+            currency=user.wallet.currency,
+            gateway="sandbox",
+            destination=Destination(iban=iban, name=user.get_full_name()),
+        ),
+        idempotency=_call(user, "payout", {"amount": amount}),
     )
 
 
