@@ -34,7 +34,7 @@ VOLATILE = re.compile(
             "moment": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z",
             "token": r"eyJ[\w-]+(?:(?:\.[\w-]+){2}|…[\w-]+)",
             "secret": r"sbx_[0-9a-f]{24}_secret_[0-9a-f]{32}",
-            "sandbox_reference": r"sbx_[0-9a-f]{24}",
+            "sandbox_reference": r"sbx_(?:po_)?[0-9a-f]{24}",
             "reference": r"TX-[A-Z2-7]{26}",
             "request": r"\b[0-9a-f]{32}\b",
         }.items()
