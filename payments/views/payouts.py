@@ -102,7 +102,7 @@ class PayoutViewSet(ListModelMixin, RetrieveModelMixin, GenericViewSet[Payout]):
         ],
         responses={
             201: PayoutSerializer,
-            **problems(400, 401, 403, 404, 409, 422, 429),
+            **problems(400, 401, 403, 404, 409, 422, 429, 503),
         },
         examples=[
             OpenApiExample("To a bank account", value=_ORDER, request_only=True),
