@@ -20,7 +20,7 @@ from uuid import UUID
 from celery import current_app
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, F, OuterRef, QuerySet
 from django.db.models.functions import Now
 from kombu import Producer
 from kombu.exceptions import KombuError
@@ -150,42 +150,70 @@ def process(event_id: UUID) -> WebhookAttempt.Outcome | None:
     Returns how the try ended, or None if there was nothing to try: the event is settled, not due
     yet, in another worker's hands, or unknown.
     """
-    return next((_try(attempt) for attempt in _begin(1, event_id)), None)
+    return next((_try(attempt) for attempt in _begin(1, pk=event_id)), None)
 
 
 def process_due(*, seconds_max: float) -> int:
     """Try what is due, oldest first, until nothing is or the time is used up; how many tries.
 
-    Any number may run at once: each skips what another holds.
+    What has not been tried yet comes first, and many at once; whatever failed before is tried
+    alone, for it may fail again, or kill its process. Any number may run at once: each skips what
+    another holds.
     """
     stop_at = time.monotonic() + seconds_max
     tried = 0
-    while time.monotonic() < stop_at and (attempts := _begin(TOGETHER)):
-        _try_all(attempts)
+    while time.monotonic() < stop_at and (attempts := _begin(TOGETHER, attempts=0)):
+        _try_all(attempts, stop_at)
         tried += len(attempts)
+    while time.monotonic() < stop_at and (attempts := _begin(1)):
+        _try(attempts[0])
+        tried += 1
     return tried
 
 
-def _try_all(attempts: list[WebhookAttempt]) -> None:
-    credited = together.credit_plain(attempts) if len(attempts) > 1 else set()
+def _try_all(attempts: list[WebhookAttempt], stop_at: float) -> None:
+    """What nobody is in the way of first, for the rest may have to wait for locks."""
+    rest = _not_credited(attempts)
+    while rest and time.monotonic() < stop_at:
+        _try(rest.pop(0))
+    _put_back(rest)
+
+
+@transaction.atomic
+def _put_back(attempts: list[WebhookAttempt]) -> None:
+    """There was no time for them: the try does not count, and the lease runs out by itself."""
+    WebhookEvent.objects.filter(
+        pk__in=[attempt.event_id for attempt in attempts], status=WebhookEvent.Status.RECEIVED
+    ).update(attempts=F("attempts") - 1)
+    WebhookAttempt.objects.filter(pk__in=[attempt.pk for attempt in attempts]).update(
+        outcome=WebhookAttempt.Outcome.NEEDLESS,
+        error="There was no time for it.",
+        finished_at=Now(),
+    )
+
+
+def _not_credited(attempts: list[WebhookAttempt]) -> list[WebhookAttempt]:
+    if len(attempts) == 1:
+        return list(attempts)
+    credited = together.credit_plain(attempts)
+    if not credited:  # one of them is in the way of all
+        for attempt in attempts:
+            credited |= together.credit_plain([attempt])
     for attempt in attempts:
         if attempt.event_id in credited:
             _log(attempt, WebhookAttempt.Outcome.PROCESSED)
-        else:
-            _try(attempt)
+    return [attempt for attempt in attempts if attempt.event_id not in credited]
 
 
-def _begin(most: int, event_id: UUID | None = None) -> list[WebhookAttempt]:
+def _begin(most: int, **which: object) -> list[WebhookAttempt]:
     """Count tries and commit that, so that even a try that kills its process is counted.
 
     `next_attempt_at` moves on at once: it is the lease that keeps twins of a task away, and the
     moment from which the sweeper may try again. An event whose tries are used up is parked.
     """
     due = WebhookEvent.objects.filter(
-        status=WebhookEvent.Status.RECEIVED, next_attempt_at__lte=Now()
+        status=WebhookEvent.Status.RECEIVED, next_attempt_at__lte=Now(), **which
     )
-    if event_id is not None:
-        due = due.filter(pk=event_id)
     while True:
         with transaction.atomic():
             locked = due.select_for_update(no_key=True, skip_locked=True).defer("body", "headers")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from django.db import DatabaseError, transaction
+from django.db import transaction
 from django.db.models.functions import Now
 
 from fintech_core.database import execute
@@ -45,12 +45,14 @@ def credit_plain(attempts: Sequence[WebhookAttempt]) -> set[UUID]:
     """Credit those of the events that are plain payments; the ids of the events it settled.
 
     Effects and marks are one database transaction: all of them, or none and an empty set. Rows are
-    locked as for one event: events, intents, wallets, each in the order of their ids.
+    locked as for one event: events, intents, wallets, each in the order of their ids. One alone is
+    welcome, too: it then waits for nobody longer than `PATIENCE`.
     """
     try:
         return _credit_plain(attempts)
-    except (DatabaseError, DomainError):
-        logger.warning("payments are tried one by one", extra={"count": len(attempts)})
+    except Exception:  # whatever it was: by itself each is tried, and recorded with its reason
+        extra = {"count": len(attempts)}
+        logger.warning("payments are tried one by one", extra=extra, exc_info=True)
         return set()
 
 
@@ -93,7 +95,7 @@ def _read(event: WebhookEvent) -> Statement | None:
 
 
 def _plain(told: Iterable[_Told]) -> Iterator[_Payment]:
-    """The events whose intent takes the credit; of several about one intent, the first."""
+    """The events whose intent takes the credit; of several about one intent, one."""
     by_reference = {(each.event.gateway, each.said.gateway_reference): each for each in told}
     locked = PaymentIntent.objects.select_for_update(no_key=True).filter(
         gateway_reference__in=[reference for _, reference in by_reference]

@@ -8,10 +8,11 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from payments import inbox
+from payments.gateways.sandbox import SandboxGateway
 from payments.models import WebhookEvent
 from payments.services import PaymentService
 from payments.tests.factories import PaymentIntentFactory, deliver, event_body
-from payments.tests.helpers import balance, credits_of
+from payments.tests.helpers import balance, credits_of, make_due
 from payments.tests.test_queue import empty_queue, queue_length
 from transactions.services import TransactionService
 from transactions.tests.helpers import at_once, breaches, close
@@ -164,6 +165,48 @@ def test_given_a_credit_that_was_made_before_when_added_with_others_then_it_is_l
     assert list(first) == [deposit.effect_key]
     assert TransactionService.add_money_to_many([deposit]) == {}
     assert (balance(alice), credits_of(alice)) == (PAID, 1)
+
+
+def test_given_an_event_that_cannot_be_handled_when_they_arrived_then_the_others_are_credited(
+    monkeypatch,
+):
+    """Whatever one raises, the others must not lose their tries over it."""
+    good = [PaymentIntentFactory() for _ in range(3)]
+    bad = PaymentIntentFactory()
+    events = [*arrive(*good), *arrive(bad, currency="EUR")]
+    read = SandboxGateway.parse
+
+    def stumble(self, *, headers, body):
+        if b'"EUR"' in body:
+            raise RuntimeError("no reader for this")
+        return read(self, headers=headers, body=body)
+
+    monkeypatch.setattr(SandboxGateway, "parse", stumble)
+    PaymentService.process_arrived_webhooks()
+    assert outcomes(events) == [("processed", ["processed"])] * 3 + [("received", ["failed"])]
+    assert [balance(intent.user) for intent in good] == [PAID] * 3
+
+
+def test_given_many_events_wait_for_one_wallet_when_time_is_up_then_their_tries_do_not_count(owner):
+    alice, other = UserFactory(kyc="approved"), PaymentIntentFactory()
+    waiting = arrive(*[PaymentIntentFactory(user=alice) for _ in range(3)])
+    [free] = arrive(other)
+    owner.execute("BEGIN")
+    owner.execute("SELECT 1 FROM wallet_wallet WHERE id = %s FOR UPDATE", [str(alice.wallet.pk)])
+    try:
+        inbox.process_due(seconds_max=0.5)
+    finally:
+        owner.execute("ROLLBACK")
+    assert outcomes([free]) == [("processed", ["processed"])]
+    assert balance(other.user) == PAID
+    for event in waiting:
+        event.refresh_from_db()
+    assert [(event.status, event.attempts) for event in waiting] == [("received", 0)] * 3
+    for event in waiting:
+        make_due(event)
+    PaymentService.process_arrived_webhooks()
+    assert (balance(alice), credits_of(alice)) == (Decimal("300.00"), 3)
+    assert breaches() == []
 
 
 class TestHint:
