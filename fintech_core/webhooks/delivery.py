@@ -12,7 +12,7 @@ Rows are locked in this order: delivery, endpoint.
 import logging
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,7 +21,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import DatabaseError, transaction
-from django.db.models import Count, Max, QuerySet
+from django.db.models import Count, Max, Q, QuerySet
 from django.db.models.functions import Now
 
 from fintech_core.database import database_time, execute, query, retry_on_conflict
@@ -37,8 +37,10 @@ SCHEDULE = tuple(
     for seconds in (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 )
 TRIES_MAX = len(SCHEDULE) + 1
+SILENCE = 2 * SCHEDULE[-1]  # longer than any wait between two tries of a delivery
 AT_ONCE = 24  # requests of one process
 AT_ONCE_TO_ENDPOINT = 3  # and of all of them to one endpoint; to one that is failing, a single one
+AT_ONCE_TO_USER = 6  # to all endpoints of one user, so that nobody takes the whole of AT_ONCE
 LOOK_AGAIN_SECONDS = 0.5
 LEASE = timedelta(seconds=60)  # longer than a try can take
 PAUSE_LONGEST = timedelta(minutes=5)
@@ -50,6 +52,7 @@ HEARS_ALL = "fintech_core.listen_to_everybody"
 
 Status = WebhookDelivery.Status
 Reason = WebhookEndpoint.DisabledReason
+_DELETED = WebhookEndpoint.Status.DELETED
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Sending:
     attempt_id: int
     delivery_id: UUID
     endpoint_id: UUID
+    owner_id: UUID
     until: datetime
     url: str
     body: bytes
@@ -73,7 +77,7 @@ def deliver_due(*, seconds_max: float) -> int:
     """
     stop_at = time.monotonic() + seconds_max
     tried = 0
-    full: set[UUID] = set()  # endpoints that take no more for now
+    full: dict[UUID, UUID] = {}  # endpoints that take no more for now, and their owners
     flying: dict[Future[Result], Sending] = {}
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook") as threads:
         while True:
@@ -86,7 +90,7 @@ def deliver_due(*, seconds_max: float) -> int:
             for finished in wait(flying, LOOK_AGAIN_SECONDS, FIRST_COMPLETED).done:
                 sending = flying.pop(finished)
                 _record_safely(sending, finished.result())
-                full.discard(sending.endpoint_id)
+                full = {pk: owner for pk, owner in full.items() if owner != sending.owner_id}
                 tried += 1
 
 
@@ -102,8 +106,11 @@ def _send(sending: Sending) -> Result:
 # --- Claiming ------------------------------------------------------------------------------------
 
 
-def _claim_all(room: int, full: set[UUID]) -> list[Sending]:
-    """Claim as many as there is room for, past the endpoints that are full."""
+def _claim_all(room: int, full: dict[UUID, UUID]) -> list[Sending]:
+    """Claim as many as there is room for, past the endpoints that are full.
+
+    Endpoints found to be full, by themselves or with the others of their owner, join `full`.
+    """
     claimed: list[Sending] = []
     looking = True
     while looking and len(claimed) < room:
@@ -113,7 +120,7 @@ def _claim_all(room: int, full: set[UUID]) -> list[Sending]:
 
 
 @transaction.atomic
-def _claim(room: int, full: set[UUID]) -> tuple[list[Sending], bool]:
+def _claim(room: int, full: dict[UUID, UUID]) -> tuple[list[Sending], bool]:
     """Claim from the oldest deliveries that are due; and whether there may be more to look at."""
     due = list(_due().exclude(endpoint_id__in=list(full))[:_LOOKED_AT])
     endpoints = _lock_endpoints({delivery.endpoint_id for delivery in due})
@@ -122,15 +129,17 @@ def _claim(room: int, full: set[UUID]) -> tuple[list[Sending], bool]:
     free = _free_slots(endpoints.values(), now)
     claimed: list[Sending] = []
     for delivery in due:
+        endpoint = endpoints[delivery.endpoint_id]
         if reason := refused.get(delivery.endpoint_id):
             _close(delivery, Status.ABANDONED, reason)
         elif delivery.attempts >= TRIES_MAX:
             _close(delivery, Status.FAILED, "The last try was cut short.")
-        elif free[delivery.endpoint_id] < 1:
-            full.add(delivery.endpoint_id)
+        elif min(free[endpoint.pk], free[endpoint.user_id]) < 1:
+            full[endpoint.pk] = endpoint.user_id
         elif len(claimed) < room:
-            free[delivery.endpoint_id] -= 1
-            claimed.append(_begin(delivery, endpoints[delivery.endpoint_id], now))
+            free[endpoint.pk] -= 1
+            free[endpoint.user_id] -= 1
+            claimed.append(_begin(delivery, endpoint, now))
     return claimed, len(due) == _LOOKED_AT
 
 
@@ -144,14 +153,14 @@ def _due() -> QuerySet[WebhookDelivery]:
 
 
 def _lock_endpoints(ids: Iterable[UUID]) -> dict[UUID, WebhookEndpoint]:
-    """Locked, so that everybody who claims counts what the others have claimed."""
-    locked = (
-        WebhookEndpoint.objects.select_for_update(no_key=True, of=("self",))
-        .select_related("user")
-        .filter(pk__in=list(ids))
-        .order_by("pk")
-    )
-    return {endpoint.pk: endpoint for endpoint in locked}
+    """Locked with all that their owners have, so that everybody who claims counts what the others
+    have claimed; in the order of their ids, so that no two wait for each other."""
+    chosen = WebhookEndpoint.objects.filter(pk__in=list(ids))
+    owners = list(chosen.values_list("user_id", flat=True))
+    siblings = Q(user_id__in=owners, status=WebhookEndpoint.Status.ACTIVE)
+    locking = WebhookEndpoint.objects.filter(Q(pk__in=list(ids)) | siblings).order_by("pk")
+    list(locking.select_for_update(no_key=True).values_list("pk"))
+    return {endpoint.pk: endpoint for endpoint in chosen.select_related("user")}
 
 
 def _why_not(endpoint: WebhookEndpoint) -> str:
@@ -170,17 +179,25 @@ def may_hear_all(user: Any) -> bool:
     return bool(user.is_active and user.is_staff and user.has_perm(HEARS_ALL))
 
 
-def _free_slots(endpoints: Iterable[WebhookEndpoint], now: datetime) -> dict[UUID, int]:
-    chosen = list(endpoints)
-    sending = (
-        WebhookDelivery.objects.filter(
-            endpoint_id__in=[endpoint.pk for endpoint in chosen], sending_until__gt=now
-        )
-        .values_list("endpoint_id")
+def _free_slots(endpoints: Collection[WebhookEndpoint], now: datetime) -> dict[UUID, int]:
+    """How many more requests each endpoint gets now, and each of their owners, by their ids."""
+    free = {each.pk: _slots(each, now) for each in endpoints}
+    owners = {each.user_id for each in endpoints}
+    free |= dict.fromkeys(owners, AT_ONCE_TO_USER)
+    for endpoint_id, owner_id, count in _being_sent(owners, now):
+        free[owner_id] -= count
+        if endpoint_id in free:
+            free[endpoint_id] -= count
+    return free
+
+
+def _being_sent(owners: Iterable[UUID], now: datetime) -> Iterable[tuple[UUID, UUID, int]]:
+    """Each endpoint of theirs that is being sent something, its owner, and how much."""
+    return (
+        WebhookDelivery.objects.filter(endpoint__user_id__in=list(owners), sending_until__gt=now)
+        .values_list("endpoint_id", "endpoint__user_id")
         .annotate(count=Count("pk"))
     )
-    busy = dict(sending) if chosen else {}
-    return {each.pk: _slots(each, now) - busy.get(each.pk, 0) for each in chosen}
 
 
 def _slots(endpoint: WebhookEndpoint, now: datetime) -> int:
@@ -202,6 +219,7 @@ def _begin(delivery: WebhookDelivery, endpoint: WebhookEndpoint, now: datetime) 
         attempt_id=attempt.pk,
         delivery_id=delivery.pk,
         endpoint_id=endpoint.pk,
+        owner_id=endpoint.user_id,
         until=until,
         url=endpoint.url,
         body=body,
@@ -224,7 +242,7 @@ def _record_safely(sending: Sending, result: Result) -> None:
 def _record(sending: Sending, result: Result) -> None:
     """Write down how a try ended, and what follows for the delivery and its endpoint."""
     delivery = WebhookDelivery.objects.select_for_update(no_key=True).get(pk=sending.delivery_id)
-    endpoint = _lock_endpoints([sending.endpoint_id])[sending.endpoint_id]
+    endpoint = WebhookEndpoint.objects.select_for_update(no_key=True).get(pk=sending.endpoint_id)
     _finish_attempt(sending, result)
     if result.is_success:
         if delivery.status == Status.PENDING:
@@ -279,15 +297,23 @@ def _close(delivery: WebhookDelivery, status: WebhookDelivery.Status, reason: st
 
 
 def _note_success(endpoint: WebhookEndpoint) -> None:
-    if endpoint.failures:
+    if endpoint.failures and endpoint.status != _DELETED:
         endpoint.failures, endpoint.failing_since, endpoint.paused_until = 0, None, None
         endpoint.save(update_fields=["failures", "failing_since", "paused_until"])
 
 
 def _note_failure(endpoint: WebhookEndpoint, result: Result) -> None:
     """It rests the longer the more failures came in a row, and is switched off after days of
-    nothing else, or when it says that it is gone."""
+    nothing else, or when it says that it is gone.
+
+    After a silence the days begin anew: one try that fails is not days of failures. A deleted
+    endpoint never changes.
+    """
+    if endpoint.status == _DELETED:
+        return
     now = database_time()
+    if endpoint.paused_until and now - endpoint.paused_until > SILENCE:
+        endpoint.failures, endpoint.failing_since = 0, None
     endpoint.failures += 1
     endpoint.failing_since = endpoint.failing_since or now
     endpoint.paused_until = now + min(

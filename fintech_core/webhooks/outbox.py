@@ -1,7 +1,7 @@
 """The outbox: an event is written in the database transaction of its effect, or not at all.
 
 Committed together, so no event of an effect is lost and none is sent of what was rolled back.
-PostgreSQL finds out who listens (`fintech_core_emit`, `migrations/0006_webhook_rules.py`) and
+PostgreSQL finds out who listens (`fintech_core_emit`, `migrations/0007_everybody_to_staff.py`) and
 writes nothing where nobody does. On the path of a money call it travels with another statement.
 """
 

@@ -57,7 +57,13 @@ def endpoint_of(user_id: UUID, endpoint_id: UUID) -> WebhookEndpoint:
 
 
 def deliveries_to(endpoint: WebhookEndpoint, *, status: str = "") -> QuerySet[WebhookDelivery]:
-    """Raises a ValidationError naming `status` for one that there is not."""
+    """What was sent there, for its owner.
+
+    Raises NotFound where it is of everybody and the owner may not hear that any more, and a
+    ValidationError naming `status` for one that there is not.
+    """
+    if endpoint.scope == Scope.EVERYBODY and not _may_hear_all(endpoint.user_id):
+        raise NotFound
     deliveries = WebhookDelivery.objects.filter(endpoint=endpoint).select_related("event")
     if not status:
         return deliveries

@@ -27,6 +27,7 @@ _HOST = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?|[0-9a-f:.]+", re.ASCI
 # (Teredo, RFC 4380; 6to4, RFC 3056): mapped (RFC 4291) and NAT64 ones (RFC 6052) are outside.
 _ROUTED = ipaddress.ip_network("2000::/3")
 _TUNNELS = [ipaddress.ip_network("2001::/32"), ipaddress.ip_network("2002::/16")]
+_EXAMPLES = ipaddress.ip_network("3fff::/20")  # documentation, RFC 9637
 _RELAYS = ipaddress.ip_network("192.88.99.0/24")  # 6to4 anycast, RFC 7526
 
 
@@ -103,7 +104,7 @@ def is_public(text: str) -> bool:
         return False
     if isinstance(address, ipaddress.IPv4Address):
         return address not in _RELAYS
-    return address in _ROUTED and not any(address in tunnel for tunnel in _TUNNELS)
+    return address in _ROUTED and not any(address in each for each in [*_TUNNELS, _EXAMPLES])
 
 
 # The system's resolver cannot be told to hurry; whoever waits for it can.

@@ -7,9 +7,15 @@ import pytest
 from django.db import IntegrityError
 
 from fintech_core.models import WebhookDelivery, WebhookEndpoint
-from fintech_core.tests.webhooks.helpers import SOMEWHERE, listener, register_quietly
+from fintech_core.tests.webhooks.helpers import (
+    SOMEWHERE,
+    endpoint_for,
+    listener,
+    register_quietly,
+)
 from fintech_core.webhooks import targets
 from transactions.tests.helpers import at_once, client_of, person, send
+from users.models import User
 from users.tests.factories import StaffFactory, client_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -127,6 +133,27 @@ class TestEverybody:
     def test_given_staff_with_the_permission_then_201(self):
         response = client_of(listener()).post(PATH, {**BODY, "scope": "everybody"})
         assert (response.status_code, response.json()["scope"]) == (201, "everybody")
+
+    @pytest.mark.parametrize("lost", ["the permission", "staff"])
+    def test_given_the_right_is_lost_when_reading_what_was_sent_then_404(self, alice, lost):
+        staff = listener()
+        endpoint = endpoint_for(staff, SOMEWHERE, "transfer.sent", scope="everybody")
+        send(alice, person(), "1.00")
+        made = WebhookDelivery.objects.get()
+        client, path = client_of(staff), f"{PATH}{endpoint.pk}/deliveries/"
+        assert [each["id"] for each in client.get(path).json()["results"]] == [str(made.pk)]
+        assert client.get(f"{path}{made.pk}/").status_code == 200
+        if lost == "staff":
+            User.objects.filter(pk=staff.pk).update(is_staff=False)
+        else:
+            staff.user_permissions.clear()
+        answers = [
+            client.get(path),
+            client.get(f"{path}{made.pk}/"),
+            client.post(f"{path}{made.pk}/replay/"),
+        ]
+        assert [answer.status_code for answer in answers] == [404, 404, 404]
+        assert client.delete(f"{PATH}{endpoint.pk}/").status_code == 204
 
 
 class TestOthers:

@@ -178,6 +178,22 @@ class TestRetries:
             "The endpoint is disabled.",
         )
 
+    def test_given_a_long_silence_when_one_try_fails_then_the_days_are_counted_anew(self, alice):
+        endpoint_for(alice, NOWHERE)
+        happens_to(alice)
+        deliver()
+        now = timezone.now()
+        WebhookEndpoint.objects.update(
+            failures=delivery.TRIES_MAX,
+            failing_since=now - configured.WEBHOOK_DISABLE_AFTER - delivery.SILENCE,
+            paused_until=now - delivery.SILENCE,
+        )
+        make_due(rested=False)
+        assert deliver() == 1
+        endpoint = WebhookEndpoint.objects.get()
+        assert (endpoint.status, endpoint.failures) == ("active", 1)
+        assert endpoint.failing_since >= now
+
     def test_given_410_then_it_is_switched_off_at_once(self, alice, receiver):
         receiver.answer = answering(410)
         endpoint_for(alice, receiver.url())
@@ -194,6 +210,28 @@ class TestRetries:
         assert receiver.received == []
         endpoint.refresh_from_db()
         assert endpoint.secret == ""
+
+    @pytest.mark.parametrize(
+        ("result", "outcome", "status"),
+        [
+            (delivery.Result(status=200), "delivered", "delivered"),
+            (delivery.Result(status=410, error="It answered 410."), "failed", "pending"),
+        ],
+    )
+    def test_given_an_endpoint_deleted_while_it_is_tried_then_the_try_is_recorded(
+        self, alice, result, outcome, status
+    ):
+        endpoint = endpoint_for(alice, NOWHERE)
+        happens_to(alice)
+        deliver()
+        make_due()
+        [sending] = delivery._claim_all(1, {})
+        services.remove(user_id=alice.pk, endpoint_id=endpoint.pk)
+        delivery._record_safely(sending, result)
+        assert DeliveryAttempt.objects.get(pk=sending.attempt_id).outcome == outcome
+        assert only_delivery().status == status
+        endpoint.refresh_from_db()
+        assert (endpoint.status, endpoint.failures) == ("deleted", 1)
 
     def test_given_a_deactivated_owner_then_nothing_is_sent(self, alice, receiver):
         endpoint_for(alice, receiver.url())
@@ -281,6 +319,31 @@ class TestAtOnce:
         assert took < 1.5
         assert took_later < 2.5
 
+    def test_given_a_customer_with_many_endpoints_when_claiming_then_the_others_get_their_turn(
+        self, alice, receiver
+    ):
+        bob = person("100.00")
+        for _ in range(services.ENDPOINTS_MAX):
+            endpoint_for(alice, receiver.url("/alice"))
+        endpoint_for(bob, receiver.url("/bob"))
+        happens_to(alice, 6)
+        happens_to(bob)
+        claimed = delivery._claim_all(delivery.AT_ONCE, {})
+        owners = [each.owner_id for each in claimed]
+        assert (owners.count(alice.pk), owners.count(bob.pk)) == (delivery.AT_ONCE_TO_USER, 1)
+        assert delivery._claim_all(delivery.AT_ONCE, {}) == []
+        make_due()
+        assert deliver() == 61
+
+    def test_given_twin_deliverers_when_they_claim_then_no_more_than_the_bound_for_a_customer(
+        self, alice
+    ):
+        for _ in range(services.ENDPOINTS_MAX):
+            endpoint_for(alice, NOWHERE)
+        happens_to(alice, 6)
+        claims = at_once(*[lambda: len(delivery._claim_all(4, {}))] * 4)
+        assert sum(claims) == delivery.AT_ONCE_TO_USER
+
     def test_given_another_worker_is_at_it_when_the_job_runs_then_it_leaves_it_alone(
         self, alice, receiver
     ):
@@ -353,9 +416,9 @@ class TestCrashes:
     def test_given_a_failure_that_comes_after_its_lease_then_the_other_try_counts(self, alice):
         endpoint_for(alice, NOWHERE)
         happens_to(alice)
-        [late] = delivery._claim_all(1, set())
+        [late] = delivery._claim_all(1, {})
         make_due()
-        [other] = delivery._claim_all(1, set())
+        [other] = delivery._claim_all(1, {})
         delivery._record(late, delivery.Result(error="Late."))
         waiting = only_delivery()
         assert (waiting.sending_until, waiting.last_error) == (other.until, "")

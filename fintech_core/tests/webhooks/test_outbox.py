@@ -38,6 +38,7 @@ from transactions.tests.helpers import (
     unfreeze,
 )
 from users import services as users
+from users.models import User
 from users.tests.factories import UserFactory, reviewer, submit_kyc
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -276,6 +277,16 @@ def test_given_an_endpoint_that_is_off_when_something_happens_then_nothing_is_wr
     )
     send(alice, person(), "1.00")
     assert not OutgoingEvent.objects.exists()
+
+
+@pytest.mark.parametrize("lost", ["is_staff", "is_active"])
+def test_given_staff_no_more_when_something_happens_to_others_then_nothing_is_written(lost):
+    staff, alice = listener(), person("100.00")
+    endpoint_for(staff, HOOK, "transfer.sent", scope="everybody")
+    send(alice, person(), "1.00")
+    User.objects.filter(pk=staff.pk).update(**{lost: False})
+    send(alice, person(), "1.00")
+    assert len(told(staff)) == OutgoingEvent.objects.count() == 1
 
 
 def test_given_many_endpoints_when_something_happens_then_one_event_and_ids_in_order_of_time():
