@@ -20,7 +20,7 @@ from uuid import UUID
 from celery import current_app
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 from kombu import Producer
 from kombu.exceptions import KombuError
@@ -34,6 +34,7 @@ from fintech_core.exceptions import DomainError
 from fintech_core.logs import scrub
 from payments import effects, gateways, together
 from payments.effects import Disagreement
+from payments.effects.payouts import GIVEN_UP_AND_PAID
 from payments.exceptions import NotFound
 from payments.gateways.base import GatewayEvent
 from payments.models import WebhookAttempt, WebhookEvent
@@ -376,18 +377,27 @@ def _park(event: WebhookEvent, reason: str) -> None:
 
 def adopt_orphans() -> int:
     """Receive again the ignored events whose order has got its reference since."""
-    return sum(_adopt_orphans_about(model) for model in effects.MODELS)
+    return sum(
+        _adopt_orphans_about(model, orphaned) for model in effects.MODELS for orphaned in _ORPHANED
+    )
+
+
+# What was ignored for want of an order; and what looked like a payout that had been given up.
+_ORPHANED = (
+    Q(status=WebhookEvent.Status.IGNORED),
+    Q(status=WebhookEvent.Status.PARKED, last_error=GIVEN_UP_AND_PAID),
+)
 
 
 @transaction.atomic
-def _adopt_orphans_about(model: type[effects.Order]) -> int:
-    # One kind of order at a time: of two alternatives PostgreSQL would read both tables.
+def _adopt_orphans_about(model: type[effects.Order], orphaned: Q) -> int:
+    # One kind of each at a time: of two alternatives PostgreSQL would read both.
     orders = model.objects.filter(
         gateway=OuterRef("gateway"), gateway_reference=OuterRef("gateway_reference")
     )
     orphans = WebhookEvent.objects.filter(
         Exists(orders),
-        status=WebhookEvent.Status.IGNORED,
+        orphaned,
         **{f"{field}__isnull": True for field in _SUBJECTS},
         gateway_reference__isnull=False,
         payload_deleted_at__isnull=True,

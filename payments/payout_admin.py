@@ -51,7 +51,8 @@ REFERENCE = Question(
     title="Name the gateway's reference",
     explanation=(
         "For a payout that is in the gateway's dashboard. It is asked about from now on, and what"
-        " the gateway says settles it. The reference is set once."
+        " the gateway says settles it. Until the gateway has confirmed a reference, it can be"
+        " named anew."
     ),
     button="Set the reference",
     form_class=ReferenceForm,
@@ -84,9 +85,9 @@ class PayoutAdmin(AskingAdmin, HistoryAdmin):
     fieldsets = [
         (None, {"fields": ["id", "person", "sent", "status", "failure_code"]}),
         ("Destination", {"fields": ["to", "holder"]}),
-        ("Gateway", {"fields": ["gateway", "gateway_reference", "events"]}),
+        ("Gateway", {"fields": ["gateway", "gateway_reference", "named_by_staff", "events"]}),
         ("Effect", {"fields": ["withdrawal", "back", "wallet"]}),
-        ("When", {"fields": ["created_at", "updated_at", "completed_at"]}),
+        ("When", {"fields": ["created_at", "asked_at", "updated_at", "completed_at"]}),
         ASKED_ABOUT,
     ]
     related = ["user", "wallet", "transaction", "reversal"]

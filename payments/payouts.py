@@ -5,12 +5,13 @@ same key: by the client's retry, and by `payments.polling`.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Exists, OuterRef
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
@@ -21,11 +22,12 @@ from fintech_core.idempotency import Answer, IdempotentCall
 from payments import gateways
 from payments.effects import payouts as effects
 from payments.exceptions import GatewayRefused, GatewayUnavailable, NotFound
-from payments.gateways.base import REFERENCE_MAX, NewPayout
+from payments.gateways.base import REFERENCE_MAX, NewPayout, Subject
 from payments.models import Payout
 from transactions.services import TransactionService, Withdrawal
 from users.models import User
 from users.services import require_staff
+from wallet.models import Wallet
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +41,8 @@ SETTLE_PERMISSION = "payments.settle_payout"
 class Destination:
     """A bank account. `iban` is as ISO 13616 writes it in machines: upper case, no spaces."""
 
-    iban: str
-    name: str
+    iban: str = field(repr=False)
+    name: str = field(repr=False)
 
     @property
     def fingerprint(self) -> str:
@@ -105,18 +107,50 @@ def _order(user: User, order: NewOrder) -> Payout:
     )
 
 
+class Undecided(GatewayUnavailable):
+    """Asking again would not tell what became of the payout, or must not be done."""
+
+
 def ask(payout: Payout) -> str:
     """The gateway's reference: the one that it gave, or else what it answers now.
 
-    Raises GatewayRefused, and GatewayUnavailable, too once it may have forgotten that it was asked.
-    Call it without a lock or a database transaction.
+    Raises GatewayRefused, and GatewayUnavailable; as Undecided once the gateway may have forgotten
+    that it was asked, while the wallet is frozen, and if it refuses what it was asked before: it
+    may have taken the order then. Call it without a lock or a database transaction.
     """
     if payout.gateway_reference is not None:
         return payout.gateway_reference
     if payout.status != Payout.Status.PENDING:
         return ""
     if is_forgotten(payout):
-        raise GatewayUnavailable("The gateway did not answer in time. We are looking into it.")
+        raise Undecided("The gateway did not answer in time. We are looking into it.")
+    is_first = _begin_asking(payout)
+    try:
+        return _ask(payout)
+    except GatewayRefused as refusal:
+        if is_first:
+            raise
+        raise Undecided(
+            f"The gateway refuses ({refusal.failure_code}) what it may have taken before."
+            " We are looking into it."
+        ) from refusal
+
+
+def _begin_asking(payout: Payout) -> bool:
+    """Whether the gateway was never asked; commits that it is now. Raises Undecided.
+
+    One statement decides, so that of any number who ask at once one is the first.
+    """
+    active = Wallet.objects.filter(pk=OuterRef("wallet_id"), status=Wallet.Status.ACTIVE)
+    may_be_sent = Payout.objects.filter(Exists(active), pk=payout.pk)
+    if may_be_sent.filter(asked_at=None).update(asked_at=Now()):
+        return True
+    if not may_be_sent.exists():
+        raise Undecided("Its wallet is frozen; it is not ordered again.")
+    return False
+
+
+def _ask(payout: Payout) -> str:
     return gateways.gateway_named(payout.gateway).payout(
         NewPayout(
             id=payout.pk,
@@ -136,8 +170,13 @@ def is_forgotten(payout: Payout) -> bool:
 
 def is_lost(payout: Payout) -> bool:
     """Whether nobody but staff can find out what became of it."""
-    is_open = payout.status == Payout.Status.PENDING and payout.gateway_reference is None
-    return is_open and is_forgotten(payout)
+    return _is_unknown(payout) and is_forgotten(payout)
+
+
+def _is_unknown(payout: Payout) -> bool:
+    """Whether the gateway has not said that it knows it."""
+    unconfirmed = payout.gateway_reference is None or payout.named_by_staff
+    return payout.status == Payout.Status.PENDING and unconfirmed
 
 
 def attach(payout_id: UUID, reference: str) -> Payout:
@@ -167,34 +206,64 @@ def _lock(payout_id: UUID) -> Payout:
 # --- What staff put right ------------------------------------------------------------------------
 
 
-@transaction.atomic
 def name_reference(payout_id: UUID, *, by: User, reference: str) -> Payout:
     """See `PaymentService.name_payout_reference`."""
-    payout = _lock_forgotten(payout_id, by)
     given = reference.strip()
     if not given or len(given) > REFERENCE_MAX or not given.isascii() or not given.isprintable():
         raise InvalidState("That is no reference.")
-    if Payout.objects.filter(gateway_reference=given, gateway=payout.gateway).exists():
+    payout = _require_lost(Payout.objects.filter(pk=payout_id).first(), by)
+    is_confirmed = _is_confirmed(payout, given)
+    return _name(payout_id, by, given, is_confirmed=is_confirmed)
+
+
+def _is_confirmed(payout: Payout, reference: str) -> bool:
+    """Whether the gateway says that this is the payout. Raises InvalidState if it is another, and
+    GatewayUnavailable. Call it without a lock."""
+    said = gateways.gateway_named(payout.gateway).fetch(Subject.PAYOUT, reference)
+    if said is None:
+        return False
+    if (said.subject, said.gateway_reference, said.amount, said.currency) != (
+        Subject.PAYOUT,
+        reference,
+        payout.amount,
+        payout.currency,
+    ):
+        raise InvalidState("At the gateway this reference is something else.")
+    return True
+
+
+@transaction.atomic
+def _name(payout_id: UUID, by: User, reference: str, *, is_confirmed: bool) -> Payout:
+    payout = _require_lost(_lock(payout_id), by)
+    others = Payout.objects.filter(gateway_reference=reference, gateway=payout.gateway)
+    if others.exclude(pk=payout.pk).exists():
         raise InvalidState("Another payout has this reference.")
-    payout.gateway_reference, payout.next_poll_at = given, Now()
-    payout.save(update_fields=["gateway_reference", "next_poll_at", "updated_at"])
+    payout.gateway_reference, payout.named_by_staff = reference, not is_confirmed
+    payout.next_poll_at = Now()
+    payout.save(update_fields=["gateway_reference", "named_by_staff", "next_poll_at", "updated_at"])
     return payout
 
 
 @transaction.atomic
 def give_up(payout_id: UUID, *, by: User) -> Payout:
     """See `PaymentService.give_up_payout`."""
-    payout = _lock_forgotten(payout_id, by)
-    effects.fail(payout, "never_sent")
+    require_staff(by, SETTLE_PERMISSION)
+    payout = _require_lost(_lock(payout_id), by)
+    if payout.named_by_staff:  # what the gateway says of that reference is about another order
+        payout.gateway_reference, payout.named_by_staff = None, False
+        payout.save(update_fields=["gateway_reference", "named_by_staff", "updated_at"])
+    effects.fail(payout, effects.NEVER_SENT)
     return payout
 
 
-def _lock_forgotten(payout_id: UUID, by: User) -> Payout:
+def _require_lost(payout: Payout | None, by: User) -> Payout:
+    """Raises PermissionDenied, NotFound and InvalidState."""
     require_staff(by, SETTLE_PERMISSION)
-    payout = _lock(payout_id)
+    if payout is None:
+        raise NotFound
     if payout.user_id == by.pk:
         raise InvalidState("Nobody decides about their own payout.")
-    if payout.status != Payout.Status.PENDING or payout.gateway_reference is not None:
+    if not _is_unknown(payout):
         raise InvalidState("The gateway knows this payout: what it says counts.")
     if not is_forgotten(payout):
         raise InvalidState("The gateway is still being asked.")

@@ -114,6 +114,8 @@ def _ask(order: Polled) -> tuple[str, bool]:
 def _fetch(order: Polled) -> str:
     subject = _SUBJECTS[type(order)]
     said = gateways.gateway_named(order.gateway).fetch(subject, str(order.gateway_reference))
+    if said is None and isinstance(order, Payout) and order.named_by_staff:
+        raise _Trouble("It says nothing yet of the reference that staff named.")
     if said is None:
         return "Nothing yet."
     if (said.subject, said.gateway_reference) != (subject, order.gateway_reference):
@@ -141,6 +143,8 @@ def _order_again(order: Polled) -> str:
         raise _Trouble("It gave no reference in time. Find out there whether it was paid out.")
     try:
         reference = payouts.ask(order)
+    except payouts.Undecided as reason:
+        raise _Trouble(reason.detail) from reason
     except GatewayRefused as refusal:
         _committed(partial(payouts.refused, order.pk, refusal.failure_code))
         return f"It refuses: {refusal.failure_code}."

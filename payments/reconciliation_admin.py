@@ -79,6 +79,12 @@ class ReportForm(forms.Form):
         assert isinstance(field, forms.ChoiceField)  # noqa: S101 - see above
         field.choices = names
 
+    def clean_day(self) -> date:
+        day: date = self.cleaned_data["day"]
+        if day < reconciliation.FIRST_DAY:
+            raise forms.ValidationError(reconciliation.TOO_EARLY)
+        return day
+
     def clean_report(self) -> UploadedFile:
         report: UploadedFile = self.cleaned_data["report"]
         if (report.size or 0) > FILE_SIZE_MAX:

@@ -104,7 +104,8 @@ class PaymentService:
         """Staff found at the gateway what a payout is called there; it is asked about from now on.
 
         For a payout that got no reference for so long that asking again might pay it twice. Raises
-        PermissionDenied without `payments.settle_payout`, NotFound and InvalidState.
+        PermissionDenied without `payments.settle_payout`, NotFound, InvalidState, also if the
+        gateway contradicts, and GatewayUnavailable.
         """
         return payouts.name_reference(payout_id, by=by, reference=reference)
 

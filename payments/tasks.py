@@ -56,6 +56,8 @@ def sweep_refunds(**_newer: object) -> None:
     PaymentService.sweep_refunds()
 
 
-@shared_task(name="payments.reconcile_gateways")
+# Longer than other tasks may take, shorter than until the broker would hand it out again.
+@shared_task(name="payments.reconcile_gateways", soft_time_limit=540, time_limit=570)
 def reconcile_gateways(**_newer: object) -> None:
+    """The days that are missed; bigger ones than fit in its time are for `manage.py reconcile`."""
     reconciliation.reconcile_missed_days()

@@ -24,7 +24,7 @@ STATEMENTS = {
     "POST /api/v1/payments/intents/{id}/cancel/": 5,
     "POST /api/v1/payments/intents/{id}/simulate/": 9,
     "GET /api/v1/payments/payouts/": 2,
-    "POST /api/v1/payments/payouts/": 24,
+    "POST /api/v1/payments/payouts/": 25,
     "GET /api/v1/payments/payouts/{id}/": 2,
     "POST /api/v1/payments/intents/{id}/refund/": 45,
     "GET /api/v1/payments/webhook-events/": 4,

@@ -12,7 +12,12 @@ from transactions.services import TransactionService
 
 logger = logging.getLogger(__name__)
 
+NEVER_SENT = "never_sent"  # staff gave it up: the gateway, they found, never had it
 UNSPECIFIED = "unspecified"  # it failed, and the gateway has no word for why
+GIVEN_UP_AND_PAID = (
+    "Nothing of ours has this reference, but a payout of this amount was given up: it may have been"
+    " paid out all the same."
+)
 FAILURE_CODE_LENGTH = 100
 _MEANINGS = {
     Outcome.PAID: Payout.Status.PAID,
@@ -25,12 +30,15 @@ def apply(said: Statement, gateway: str) -> Payout | None:
     """The payout, settled as the statement says; None: there is no such payout.
 
     The first of paid and failed wins. The same once more changes nothing; the other one is raised
-    as a Disagreement, for the money is either here or there, and staff must find out.
+    as a Disagreement, for the money is either here or there, and staff must find out. So is money
+    that was paid out and might be that of a payout that staff gave up.
     """
     payout = lock_same(named(said), gateway, "payout")
     if payout is None:
+        _require_not_given_up(said, gateway)
         return None
     require_same_money(payout, said, "payout")
+    _confirm_reference(payout)
     if said.outcome == Outcome.PROCESSING:
         return payout
     if said.outcome not in _MEANINGS:
@@ -41,6 +49,30 @@ def apply(said: Statement, gateway: str) -> Payout | None:
 
 def named(said: Statement) -> QuerySet[Payout]:
     return Payout.objects.filter(gateway_reference=said.gateway_reference)
+
+
+def _require_not_given_up(said: Statement, gateway: str) -> None:
+    """Raises Disagreement if it may be a payout whose money was given back: then it is paid twice.
+
+    Which one it is nobody can tell, for one that was given up has no reference.
+    """
+    given_up = Payout.objects.filter(
+        gateway=gateway,
+        gateway_reference=None,
+        status=Payout.Status.FAILED,
+        failure_code=NEVER_SENT,
+        amount=said.amount,
+        currency=said.currency,
+    )
+    if said.outcome == Outcome.PAID and given_up.exists():
+        raise Disagreement(GIVEN_UP_AND_PAID)
+
+
+def _confirm_reference(payout: Payout) -> None:
+    """The gateway means the same: what staff named is final now."""
+    if payout.named_by_staff:
+        payout.named_by_staff = False
+        payout.save(update_fields=["named_by_staff", "updated_at"])
 
 
 def settle(payout: Payout, status: Payout.Status, failure_code: str = "") -> None:

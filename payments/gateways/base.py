@@ -5,7 +5,7 @@ money. Amounts are `Decimal` in major units on our side; an adapter converts.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -63,8 +63,8 @@ class NewPayout:
     amount: Decimal
     currency: str
     idempotency_key: str
-    iban: str
-    name: str
+    iban: str = field(repr=False)
+    name: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,8 @@ class Gateway(Protocol):
     name: ClassVar[str]
     # In lower case: the headers that a signature needs, and the only ones that are stored.
     signature_headers: ClassVar[tuple[str, ...]]
+    # For how many days after a day its report may still change.
+    settles_within_days: ClassVar[int]
 
     @classmethod
     def from_settings(cls) -> Self | None:

@@ -69,6 +69,7 @@ class SandboxGateway:
 
     name: ClassVar[str] = "sandbox"
     signature_headers: ClassVar[tuple[str, ...]] = (ID, TIMESTAMP, SIGNATURE)
+    settles_within_days: ClassVar[int] = 0
 
     def __init__(self, secrets: list[str]) -> None:
         """The first secret signs; each of them verifies, so that secrets can be rotated."""

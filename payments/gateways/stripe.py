@@ -100,6 +100,8 @@ class StripeGateway:
 
     name: ClassVar[str] = "stripe"
     signature_headers: ClassVar[tuple[str, ...]] = (SIGNATURE,)
+    # Until a payout or a refund has arrived, or came back.
+    settles_within_days: ClassVar[int] = 7
 
     def __init__(
         self, *, api_key: str, webhook_secrets: list[str], api_base: str, payout_account: str
@@ -206,7 +208,8 @@ class StripeGateway:
         """By balance transactions, each with the order behind it as it stands now.
 
         Amounts are those of the orders, before fees and in their own currency. A payout has its
-        line on the day on which it left the balance, and a refund likewise, once they succeeded.
+        line on the day on which it left the balance, and a refund likewise, once they succeeded,
+        days later; it has none any more if they fail after that.
         """
         begin = datetime.combine(day, clock.min, tzinfo=UTC)
         yield from self._lines(begin, {"charge", "payment", "refund", "payment_refund"}, {})

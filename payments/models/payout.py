@@ -1,4 +1,4 @@
-"""Payouts. `migrations/0007_payouts.py` guards them."""
+"""Payouts. `migrations/0007_payouts.py` and `0012_asked_once.py` guard them."""
 
 from django.conf import settings
 from django.db import models
@@ -22,8 +22,9 @@ class Payout(Polled):
       with it for ever: pending and pending, paid and completed, failed and failed.
     * `paid` and `failed` are final; the first of the two wins. `failed` if and only if it has its
       one `reversal`, which brought the money back in the same database transaction.
-    * Who, how much, where to and through which gateway never change; `gateway_reference` is set
-      once. It is never deleted.
+    * Who, how much, where to and through which gateway never change. `asked_at` is set once, and so
+      is `gateway_reference`, unless staff named it and the gateway has not confirmed it. It is
+      never deleted.
     """
 
     class Status(models.TextChoices):
@@ -42,6 +43,10 @@ class Payout(Polled):
     gateway = models.CharField(max_length=20)
     # Empty until the gateway has answered.
     gateway_reference = models.CharField(max_length=255, null=True)  # noqa: DJ001 - null: not yet
+    # Staff named the reference, and the gateway has said nothing that fits it.
+    named_by_staff = models.BooleanField(default=False, db_default=False, editable=False)
+    # When the gateway was first asked, committed before the question: it may know the order since.
+    asked_at = models.DateTimeField(null=True, editable=False)
     iban = EncryptedTextField(editable=False)  # ISO 13616, without spaces
     holder = EncryptedTextField(editable=False)  # whose account it is
     status = models.CharField(max_length=7, choices=Status, default=Status.PENDING)

@@ -18,8 +18,8 @@ class ReconciliationRun(models.Model):
     Invariants
     * It is `running` until it is finished, once; then nothing of it changes. Never deleted.
     * One gateway has at most one that is running.
-    * `matched`: nothing of the day stands against us; `breaks`: something does; `failed`: nothing
-      was compared, and `error` says why.
+    * `matched`: nothing of the day stands against us, and nothing new came up; `breaks`: something
+      does or did; `failed`: nothing was compared, and `error` says why.
     """
 
     class Status(models.TextChoices):
@@ -39,7 +39,7 @@ class ReconciliationRun(models.Model):
     status = models.CharField(max_length=7, choices=Status, default=Status.RUNNING)
     lines = models.PositiveIntegerField(default=0, help_text="Of the report for the day.")
     matched = models.PositiveIntegerField(default=0, help_text="Lines of the day that agree.")
-    breaks = models.PositiveIntegerField(default=0, help_text="Open ones of the gateway after it.")
+    breaks = models.PositiveIntegerField(default=0, help_text="Open ones of the day, and new ones.")
     found_later = models.PositiveIntegerField(default=0, help_text="Breaks that it closed.")
     error = models.CharField(max_length=ERROR_MAX_LENGTH, blank=True)
     # Null: the daily job, or whoever ran the command.
@@ -88,7 +88,8 @@ class ReconciliationRun(models.Model):
 class ReconciliationLine(models.Model):
     """One line of a gateway's report for a day: the gateway's side of the books, kept.
 
-    A day's lines are those of its latest report. `settled_at` may lie in a neighbouring day.
+    A day's lines are those of its latest report, which may be younger than the day's own run.
+    `settled_at` may lie in a neighbouring day.
     """
 
     gateway = models.CharField(max_length=20)

@@ -1,7 +1,8 @@
 """Comparing a day's report with our orders and the ledger: in SQL, so that memory stays flat.
 
-What is compared: each order that the report names for the day, each that we settled on it, and
-each that an open break of the gateway is about. So a break that is explained by now closes by
+What is compared: each order that the report names for the day, each that we settled on it,
+each whose line changed in an earlier day's report, and each that an open break of the gateway is
+about. So a break that is explained by now closes by
 itself, whichever day explains it. An order is looked up by its reference, and its line in the
 reports of all days: what we settled a moment before midnight may stand in that of the day after.
 """
@@ -20,7 +21,11 @@ _LINE_COLUMNS = "gateway, day, subject, reference, amount, currency, settled_at"
 
 
 def load(file: IO[bytes], gateway: str, days: list[date]) -> None:
-    """Put the lines in `file` (CSV in the order of the columns) in the place of the days' lines."""
+    """Put the lines in `file` (CSV in the order of the columns) in the place of the days' lines.
+
+    Call it and `compare` inside one database transaction: the old lines are kept until it ends.
+    """
+    execute(_REPLACED, gateway=gateway, days=days)
     execute(
         "DELETE FROM payments_reconciliationline"
         " WHERE gateway = %(gateway)s AND day = ANY(%(days)s)",
@@ -33,12 +38,13 @@ def load(file: IO[bytes], gateway: str, days: list[date]) -> None:
         )
 
 
-def compare(run: ReconciliationRun) -> None:
+def compare(run: ReconciliationRun, again: list[date]) -> None:
     """Write down what does not agree and close what does by now; finish the run with its counts.
 
-    Call it inside a database transaction, which what it makes lives in and ends with.
+    Of the days `again`, which were compared before, only what `load` changed is compared. Call it
+    inside a database transaction, which what it makes lives in and ends with.
     """
-    facts = _facts(run)
+    facts = _facts(run) | {"again": again}
     for statement in (_WANTED, *map(_settled_in_day, DESCRIBED), _COMPARED):
         execute(statement, **facts)
     for statement in (_FOUND, _LEDGER_ONLY, "ANALYZE found", _STILL, _KNOWN, _NEW):
@@ -70,7 +76,17 @@ def _changed(statement: str, **facts: Any) -> int:
 
 # --- What is compared ----------------------------------------------------------------------------
 
-_WANTED = """
+_REPLACED = f"""
+CREATE TEMPORARY TABLE replaced ON COMMIT DROP AS
+SELECT {_LINE_COLUMNS} FROM payments_reconciliationline
+ WHERE gateway = %(gateway)s AND day = ANY(%(days)s)
+"""  # noqa: S608 - the columns are ours
+_LINES_AGAIN = f"""
+       SELECT {_LINE_COLUMNS} FROM payments_reconciliationline
+        WHERE gateway = %(gateway)s AND day = ANY(%(again)s::date[])"""  # noqa: S608 - likewise
+_REPLACED_AGAIN = f"""
+       SELECT {_LINE_COLUMNS} FROM replaced WHERE day = ANY(%(again)s::date[])"""  # noqa: S608 - likewise
+_WANTED = f"""
 CREATE TEMPORARY TABLE wanted (
     subject varchar, reference varchar, of_day boolean NOT NULL
 ) ON COMMIT DROP;
@@ -89,8 +105,12 @@ SELECT subject, reference, true FROM payments_reconciliationline
  WHERE gateway = %(gateway)s AND day = %(day)s
  UNION ALL
 SELECT subject, reference, false FROM payments_reconciliationbreak
- WHERE gateway = %(gateway)s AND status = 'open';
-"""
+ WHERE gateway = %(gateway)s AND status = 'open'
+ UNION ALL
+SELECT subject, reference, false
+  FROM (({_LINES_AGAIN} EXCEPT ALL {_REPLACED_AGAIN})
+       UNION ALL ({_REPLACED_AGAIN} EXCEPT ALL {_LINES_AGAIN})) changed;
+"""  # noqa: S608 - the columns are ours
 
 
 def _settled_in_day(described: Described) -> str:
@@ -248,5 +268,5 @@ SELECT (SELECT count(*) FROM payments_reconciliationline
                               AND found.subject = compared.subject)),
        (SELECT count(*) FROM found
           JOIN payments_reconciliationbreak broken ON {_SAME_KEY} AND broken.status = 'open'
-         WHERE found.of_day)
+         WHERE found.of_day OR broken.first_run_id = %(run)s)
 """  # noqa: S608 - the descriptions are ours

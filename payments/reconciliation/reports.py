@@ -93,7 +93,7 @@ def _line(row: list[str], day: date) -> ReportLine | str:
         )
     except AmountInvalid as refusal:
         return f"amount: {refusal}"
-    except ValueError:
+    except (ValueError, OverflowError):
         return "settled_at must be a time such as 2026-11-21T09:30:00Z."
     return _fault_of(line, day) or line
 

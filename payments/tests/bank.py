@@ -30,6 +30,7 @@ class Bank:
     asked: ClassVar[list[str]] = []
     is_away: ClassVar[bool] = False
     refuses_with: ClassVar[str] = ""
+    loses_answers: ClassVar[bool] = False  # it takes the order, and nobody hears of it
 
     @classmethod
     def from_settings(cls) -> Self | None:
@@ -56,6 +57,8 @@ class Bank:
         if self.refuses_with:
             raise GatewayRefused(self.refuses_with)
         self.orders.setdefault(order.idempotency_key, order)
+        if self.loses_answers:
+            raise GatewayUnavailable
         return f"bank_{self.orders[order.idempotency_key].id.hex}"
 
     def _answer(self, question: str) -> None:

@@ -55,6 +55,7 @@ def signature(body: bytes) -> str:
 class OtherGateway:
     name: ClassVar[str] = "other"
     signature_headers: ClassVar[tuple[str, ...]] = ("other-signature",)
+    settles_within_days: ClassVar[int] = 0
 
     @classmethod
     def from_settings(cls) -> Self | None:

@@ -6,9 +6,11 @@ from decimal import Decimal
 import pytest
 from django.db import DatabaseError, connection, transaction
 
+from payments import payouts
 from payments.models import Payout, SuspendedDeposit
 from payments.tests.factories import PaymentIntentFactory, PayoutFactory, pay_out, settle
-from transactions.models import Account, Transaction
+from transactions import posting
+from transactions.models import Account, Transaction, TransactionLedger
 from transactions.posting import Posting, post
 from transactions.services import TransactionService, Withdrawal
 from transactions.tests.helpers import breaches, close, person, refused_by
@@ -44,6 +46,35 @@ def reverse(payout, **changes):
     return post(Posting(**facts | changes))
 
 
+def unsent():
+    """A payout without a reference."""
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr(payouts, "ask", lambda _: "")
+        return pay_out(person("100.00"))
+
+
+def divert(monkeypatch):
+    """From now on all but 1.00 of the side outside wallets is with `fees`."""
+    entries_of = posting._entries
+
+    def entries(made, asked):
+        for entry in entries_of(made, asked):
+            yield entry
+            if entry.wallet_id is None:
+                rest = TransactionLedger(
+                    transaction=made,
+                    account=Account.FEES,
+                    entry_type=entry.entry_type,
+                    amount=entry.amount - 1,
+                    currency=made.currency,
+                    created_at=made.created_at,
+                )
+                entry.amount = Decimal("1.00")
+                yield rest
+
+    monkeypatch.setattr(posting, "_entries", entries)
+
+
 class TestPayout:
     @pytest.mark.parametrize(
         "column", ["user_id", "wallet_id", "amount", "currency", "gateway", "iban", "created_at"]
@@ -67,6 +98,27 @@ class TestPayout:
         for value in ("sbx_other", None):
             with refused_by("payments_payout_reference_set_once"):
                 update(PayoutFactory(), gateway_reference=value)
+
+    def test_given_a_reference_of_the_gateways_when_said_to_be_named_by_staff_then_refused(self):
+        for status in ("pending", "paid"):
+            with refused_by("payments_payout_reference_set_once"):
+                update(PayoutFactory(status=status), named_by_staff=True)
+
+    def test_given_a_reference_that_staff_named_when_settled_then_it_stays(self):
+        payout = unsent()
+        update(payout, gateway_reference="sbx_a", named_by_staff=True)
+        update(payout, gateway_reference="sbx_b")
+        payout.refresh_from_db()
+        settle(payout, "payout.paid")
+        with refused_by("payments_payout_reference_set_once"):
+            update(payout, gateway_reference="sbx_c")
+
+    def test_given_a_first_question_when_it_is_moved_or_taken_back_then_refused(self):
+        payout = PayoutFactory()
+        assert payout.asked_at is not None
+        for value in (payout.created_at, None):
+            with refused_by("payments_payout_first_asked_once"):
+                update(payout, asked_at=value)
 
     def test_given_a_pending_one_when_it_claims_to_be_paid_then_refused(self):
         payout = PayoutFactory()
@@ -159,6 +211,13 @@ class TestWithdrawal:
             wallet = lock_wallets(alice.wallet.pk)[alice.wallet.pk]
             post(Posting(debit=wallet, **facts | changes))
 
+    def test_given_a_part_that_goes_elsewhere_when_withdrawn_then_refused(self, monkeypatch):
+        alice = person("5.00")
+        divert(monkeypatch)
+        with refused_by("transactions_transaction_withdrawal_fits"):
+            pay_out(alice, "2.00")
+        assert breaches() == []
+
     def test_given_a_pending_one_when_it_fails_alone_then_refused(self):
         payout = PayoutFactory()
         with refused_by("transactions_transaction_withdrawal_has_its_payout"):
@@ -218,6 +277,16 @@ class TestReversal:
                 other = person().wallet.pk
                 changes = {"credit": lock_wallets(other)[other]}
             reverse(payout, **changes)
+            Transaction.objects.filter(pk=payout.transaction_id).update(status="failed")
+        assert breaches() == []
+
+    def test_given_a_failing_one_when_only_a_part_comes_from_clearing_then_refused(
+        self, monkeypatch
+    ):
+        payout = PayoutFactory()
+        divert(monkeypatch)
+        with refused_by("transactions_transaction_undoes_its_parent"), transaction.atomic():
+            reverse(payout)
             Transaction.objects.filter(pk=payout.transaction_id).update(status="failed")
         assert breaches() == []
 
@@ -323,6 +392,15 @@ class TestSuspense:
             update(intent, status="succeeded", transaction=made, late_after=claimed)
 
 
+# All but 1.00 of what an entry moves is moved by another one, of `fees`.
+PART_OF_IT = "UPDATE transactions_transactionledger SET amount = 1"
+THE_REST = """
+INSERT INTO transactions_transactionledger
+       (id, transaction_id, account, entry_type, amount, currency, created_at)
+SELECT gen_random_uuid(), transaction_id, 'fees', entry_type, 39, currency, created_at
+  FROM transactions_transactionledger"""
+
+
 class TestVerification:
     """With every trigger off, as a superuser can: what is then found."""
 
@@ -370,6 +448,20 @@ class TestVerification:
                 "UPDATE transactions_transactionledger SET account = 'fees'"
                 " WHERE account = 'payout_clearing'",
                 "its money is not in payout_clearing",
+            ),
+            (
+                "pending",
+                f"{THE_REST} WHERE account = 'payout_clearing' AND amount = 40;"
+                f" {PART_OF_IT} WHERE account = 'payout_clearing' AND amount = 40",
+                "its money is not in payout_clearing",
+            ),
+            (
+                "failed",
+                f"{THE_REST} WHERE account = 'payout_clearing' AND amount = 40;"
+                f" {PART_OF_IT} WHERE account = 'payout_clearing' AND amount = 40;"
+                " UPDATE transactions_transactionledger SET amount = 40 - amount"
+                " WHERE account IN ('payout_clearing', 'fees') AND entry_type = 'debit'",
+                "it does not undo the transaction that it names",
             ),
         ],
     )

@@ -6,17 +6,21 @@ from decimal import Decimal
 from uuid import uuid4
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test import override_settings
 from django.utils import timezone
 from rest_framework.test import APIClient
 
 from fintech_core import idempotency
+from fintech_core.exceptions import InvalidState
 from fintech_core.models import IdempotencyRecord
-from payments import payouts
+from payments import effects, payouts
+from payments.exceptions import GatewayUnavailable
+from payments.gateways.base import NewPayout, Outcome, Subject
 from payments.models import Payout, WebhookEvent
+from payments.payouts import Destination, NewOrder
 from payments.services import PaymentService
-from payments.tests.bank import bank_open
+from payments.tests.bank import bank_open, statement
 from payments.tests.factories import IBAN, PayoutFactory, event_body, pay_out, settle, signed
 from payments.tests.helpers import balance, code_of, post_webhook
 from transactions.models import Transaction
@@ -32,7 +36,7 @@ from transactions.tests.helpers import (
     reserve,
     set_limits,
 )
-from users.tests.factories import UserFactory
+from users.tests.factories import StaffFactory, UserFactory
 from wallet import services as wallets
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -264,6 +268,43 @@ class TestRetry:
             assert code_of(response) == (503, "service_unavailable")
             assert bank.orders == {}
 
+    def test_given_a_lost_answer_when_refused_at_the_retry_then_503_and_no_money_back(self, alice):
+        with bank_open() as bank:
+            bank.loses_answers = True
+            create(alice, order(gateway="bank"), key="k")
+            bank.refuses_with = "blocked"
+            for _ in range(2):
+                response = create(alice, order(gateway="bank"), key="k")
+                assert code_of(response) == (503, "service_unavailable")
+            assert (Payout.objects.get().status, len(bank.orders)) == ("pending", 1)
+            bank.refuses_with, bank.loses_answers = "", False
+            assert create(alice, order(gateway="bank"), key="k").status_code == 201
+        assert balance(alice) == Decimal("60.00")
+        assert breaches() == []
+
+    def test_given_a_wallet_frozen_since_when_retried_then_503_and_it_is_not_sent(self, alice):
+        with bank_open() as bank:
+            bank.is_away = True
+            create(alice, order(gateway="bank"), key="k")
+            bank.is_away = False
+            freeze(alice)
+            response = create(alice, order(gateway="bank"), key="k")
+            assert code_of(response) == (503, "service_unavailable")
+            assert bank.orders == {}
+
+    def test_given_an_order_when_printed_then_without_the_account_and_its_owner(self):
+        to = Destination(iban=IBAN, name="Ada Lovelace")
+        asked = NewOrder(amount=Decimal("1"), currency="USD", gateway="bank", destination=to)
+        sent = NewPayout(
+            id=uuid4(),
+            amount=Decimal("1"),
+            currency="USD",
+            idempotency_key="k",
+            iban=IBAN,
+            name="Ada Lovelace",
+        )
+        assert not [text for text in (IBAN, "Ada") if text in f"{to!r}{asked!r}{sent!r}"]
+
     def test_given_a_gateway_that_refuses_when_ordered_then_the_money_is_back_at_once(self, alice):
         with bank_open() as bank:
             bank.refuses_with = "account_closed"
@@ -299,6 +340,140 @@ class TestRead:
     def test_given_a_payout_when_changed_then_405(self, alice, method):
         response = getattr(client_of(alice), method)(f"{URL}{pay_out(alice).pk}/")
         assert code_of(response) == (405, "method_not_allowed")
+
+
+class TestWhatStaffPutRight:
+    @pytest.fixture
+    def bank(self):
+        with bank_open() as opened:
+            yield opened
+
+    @pytest.fixture
+    def lost(self, alice, bank, monkeypatch):
+        """Ordered so long ago that nobody asks again."""
+        bank.is_away = True
+        with pytest.raises(GatewayUnavailable):
+            pay_out(alice, gateway="bank")
+        bank.is_away = False
+        monkeypatch.setattr(payouts, "ASKED_WITHIN", timedelta(0))
+        return Payout.objects.get()
+
+    def name(self, payout, reference):
+        staff = StaffFactory(permissions=[payouts.SETTLE_PERMISSION])
+        PaymentService.name_payout_reference(payout_id=payout.pk, by=staff, reference=reference)
+        payout.refresh_from_db()
+
+    def give_up(self, payout):
+        staff = StaffFactory(permissions=[payouts.SETTLE_PERMISSION])
+        PaymentService.give_up_payout(payout_id=payout.pk, by=staff)
+        payout.refresh_from_db()
+
+    @pytest.mark.parametrize(
+        "otherwise",
+        [
+            {"amount": Decimal("39.99")},
+            {"currency": "EUR"},
+            {"subject": Subject.INTENT},
+            {"gateway_reference": "po_other"},
+        ],
+    )
+    def test_given_another_order_when_its_reference_is_named_then_refused(
+        self, lost, bank, otherwise
+    ):
+        facts = {"gateway_reference": "po_1", **otherwise}
+        bank.says["po_1"] = statement(lost, Outcome.PAID, **facts)
+        with pytest.raises(InvalidState):
+            self.name(lost, "po_1")
+        lost.refresh_from_db()
+        assert lost.gateway_reference is None
+
+    def test_given_a_mistyped_reference_when_never_confirmed_then_it_is_named_anew(
+        self, lost, bank
+    ):
+        self.name(lost, "po_tpyo")
+        PaymentService.poll_gateways()
+        lost.refresh_from_db()
+        assert (lost.needs_staff, lost.named_by_staff) == (True, True)
+        bank.says["po_typo"] = statement(lost, Outcome.PAID, gateway_reference="po_typo")
+        self.name(lost, "po_typo")
+        assert (lost.gateway_reference, lost.named_by_staff) == ("po_typo", False)
+        for undo in (lambda: self.name(lost, "po_other"), lambda: self.give_up(lost)):
+            with pytest.raises(InvalidState, match="The gateway knows this payout"):
+                undo()
+        PaymentService.poll_gateways()
+        lost.refresh_from_db()
+        assert (lost.status, balance(lost.user)) == ("paid", Decimal("60.00"))
+        assert breaches() == []
+
+    def test_given_a_mistyped_reference_when_given_up_then_the_money_is_back(self, lost):
+        self.name(lost, "po_tpyo")
+        self.give_up(lost)
+        assert (lost.status, lost.gateway_reference) == ("failed", None)
+        assert balance(lost.user) == Decimal("100.00")
+        assert breaches() == []
+
+    def test_given_a_named_reference_when_the_gateway_speaks_of_it_then_it_is_final(self, lost):
+        self.name(lost, "po_1")
+        said = statement(lost, Outcome.PROCESSING)
+        with transaction.atomic():
+            effects.apply(said, "bank")
+        with pytest.raises(InvalidState, match="The gateway knows this payout"):
+            self.give_up(lost)
+
+    def test_given_a_gateway_that_is_away_when_named_then_nothing_is_stored(self, lost, bank):
+        bank.is_away = True
+        with pytest.raises(GatewayUnavailable):
+            self.name(lost, "po_1")
+        assert Payout.objects.get().gateway_reference is None
+
+    @pytest.mark.parametrize(
+        ("kind", "data", "status"),
+        [
+            ("payout.paid", {}, "parked"),
+            ("payout.failed", {}, "ignored"),
+            ("payout.paid", {"amount": "39.99"}, "ignored"),
+            ("payment_intent.succeeded", {}, "ignored"),
+        ],
+    )
+    def test_given_one_was_given_up_when_one_like_it_is_paid_then_staff_are_told(
+        self, alice, monkeypatch, kind, data, status
+    ):
+        with monkeypatch.context() as away:
+            away.setattr(payouts, "ask", no_answer)
+            with pytest.raises(GatewayUnavailable):
+                pay_out(alice)
+        monkeypatch.setattr(payouts, "ASKED_WITHIN", timedelta(0))
+        payout = Payout.objects.get()
+        self.give_up(payout)
+        event = settle(payout, kind, **{"gateway_reference": "sbx_po_1", **data})
+        assert event.status == status
+        assert (status == "parked") == ("was given up" in event.last_error)
+        assert (payout.status, balance(alice)) == ("failed", Decimal("100.00"))
+
+    def test_given_it_looked_like_one_given_up_when_its_own_order_turns_up_then_that_is_paid(
+        self, alice, monkeypatch
+    ):
+        """The event overtook the reference of another payout, of as much money."""
+        with monkeypatch.context() as away:
+            away.setattr(payouts, "ask", no_answer)
+            for _ in range(2):
+                with pytest.raises(GatewayUnavailable):
+                    pay_out(alice)
+        monkeypatch.setattr(payouts, "ASKED_WITHIN", timedelta(0))
+        lost, late = Payout.objects.order_by("pk")
+        self.give_up(lost)
+        event = settle(late, "payout.paid", gateway_reference="sbx_po_1")
+        assert event.status == "parked"
+        Payout.objects.filter(pk=late.pk).update(gateway_reference="sbx_po_1")
+        PaymentService.sweep_webhook_events()
+        late.refresh_from_db()
+        event.refresh_from_db()
+        assert (late.status, event.status, lost.status) == ("paid", "processed", "failed")
+        assert breaches() == []
+
+
+def no_answer(*_):
+    raise GatewayUnavailable
 
 
 def ids(response):

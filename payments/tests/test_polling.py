@@ -20,7 +20,16 @@ from payments.tasks import poll_gateways
 from payments.tests.bank import bank_open, statement
 from payments.tests.factories import pay_out, settle
 from payments.tests.helpers import balance, credits_of
-from transactions.tests.helpers import at_once, breaches, call_by, close, person
+from transactions.tests.helpers import (
+    at_once,
+    breaches,
+    call_by,
+    close,
+    freeze,
+    guardian,
+    person,
+)
+from wallet import services as wallets
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -212,16 +221,66 @@ class TestPayouts:
         assert len(bank.orders) == 2
         assert balance(alice) == Decimal("80.00")
 
-    def test_given_a_refusal_when_ordered_again_then_the_money_comes_back(self, bank):
-        bank.is_away = True
-        with pytest.raises(GatewayUnavailable):
-            pay_out(person("100.00"), gateway="bank")
-        bank.is_away, bank.refuses_with = False, "blocked"
+    def test_given_a_refusal_when_first_asked_then_the_money_comes_back(self, bank, monkeypatch):
+        with monkeypatch.context() as broken:
+            broken.setattr(payouts, "ask", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                pay_out(person("100.00"), gateway="bank")
+        bank.refuses_with = "blocked"
         payout = Payout.objects.get()
         poll(payout)
         assert (payout.status, payout.failure_code) == ("failed", "blocked")
         assert balance(payout.user) == Decimal("100.00")
         assert breaches() == []
+
+    def test_given_a_refusal_when_ordered_again_then_staff_decide(self, bank):
+        """A gateway that did not answer may have taken the order: a later refusal is no proof that
+        it did not, and giving the money back on its word would pay twice."""
+        payout = answer_lost(bank)
+        bank.refuses_with = "blocked"
+        poll(payout)
+        assert (payout.status, payout.needs_staff) == ("pending", True)
+        assert "refuses (blocked)" in payout.last_answer
+        assert (balance(payout.user), len(bank.orders)) == (Decimal("60.00"), 1)
+        bank.refuses_with = ""
+        poll(payout)
+        assert (payout.gateway_reference, payout.needs_staff) == (f"bank_{payout.pk.hex}", False)
+        assert (balance(payout.user), len(bank.orders)) == (Decimal("60.00"), 1)
+        assert breaches() == []
+
+    @pytest.mark.parametrize("was_asked", [True, False])
+    def test_given_a_frozen_wallet_when_not_sent_yet_then_it_is_not_sent(
+        self, bank, monkeypatch, was_asked
+    ):
+        with monkeypatch.context() as broken:
+            if not was_asked:
+                broken.setattr(payouts, "ask", no_answer)
+            bank.is_away = True
+            with pytest.raises(GatewayUnavailable):
+                pay_out(person("100.00"), gateway="bank")
+        bank.is_away = False
+        payout = Payout.objects.get()
+        freeze(payout.user)
+        poll(payout)
+        assert (payout.last_answer, payout.needs_staff) == (
+            "Its wallet is frozen; it is not ordered again.",
+            True,
+        )
+        assert bank.orders == {}
+        wallets.unfreeze(wallet_id=payout.wallet_id, actor=guardian(), reason="Reviewed.")
+        poll(payout)
+        assert (len(bank.orders), payout.needs_staff) == (1, False)
+
+    def test_given_a_payout_when_asked_about_at_once_then_one_question_is_the_first(
+        self, bank, monkeypatch
+    ):
+        with monkeypatch.context() as broken:
+            broken.setattr(payouts, "ask", no_answer)
+            with pytest.raises(GatewayUnavailable):
+                pay_out(person("100.00"), gateway="bank")
+        payout = Payout.objects.get()
+        answers = at_once(*[lambda: payouts._begin_asking(payout)] * 6)
+        assert sorted(answers) == [False] * 5 + [True]
 
     def test_given_no_reference_for_a_day_when_polled_then_staff_decide(self, bank, monkeypatch):
         bank.is_away = True
@@ -243,6 +302,19 @@ class TestPayouts:
         assert payout.needs_staff
         settle_by_event(payout)
         assert not payout.needs_staff
+
+
+def answer_lost(bank):
+    """A payout that the bank has, though nobody was told."""
+    bank.loses_answers = True
+    with pytest.raises(GatewayUnavailable):
+        pay_out(person("100.00"), gateway="bank")
+    bank.loses_answers = False
+    return Payout.objects.get()
+
+
+def no_answer(*_):
+    raise GatewayUnavailable
 
 
 def settle_by_event(payout):

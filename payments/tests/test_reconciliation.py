@@ -1,14 +1,15 @@
 """A gateway's report, our orders and the ledger, compared: what agrees, and what does not."""
 
 import io
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.core.management import CommandError, call_command
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models.functions import Now
 from django.test import override_settings
 
@@ -16,6 +17,7 @@ from fintech_core.exceptions import InvalidState
 from payments import reconciliation
 from payments.exceptions import GatewayUnavailable, NotFound
 from payments.gateways.base import ReportLine, Subject
+from payments.management.commands.reconcile import Command
 from payments.models import (
     DepositRefund,
     PaymentIntent,
@@ -228,7 +230,64 @@ class TestMidnight:
         assert found("found_later") == [("missing_there", intent.gateway_reference)]
 
 
+class TestLateLines:
+    """Lines that stand on the day of the order, and appear or go away days after it."""
+
+    @pytest.fixture(autouse=True)
+    def late(self, monkeypatch):
+        monkeypatch.setattr(OtherGateway, "settles_within_days", 7)
+
+    def test_given_a_line_on_an_earlier_day_when_it_appears_as_we_settle_then_matched(self, report):
+        made_on = today() - timedelta(days=5)
+        run(made_on)
+        intent = paid()
+        report.days[made_on] = [line(intent, when=at(12 - 5 * 24))]
+        assert (run().status, found()) == ("matched", [])
+        run()
+        assert ReconciliationLine.objects.count() == 1
+
+    def test_given_a_line_that_appears_when_it_is_not_settled_here_then_missing_here(self, report):
+        made_on = today() - timedelta(days=2)
+        run(made_on)
+        report.days[made_on] = [line("ch_late", when=at(12 - 2 * 24), amount="5.00")]
+        done = run()
+        assert (done.status, done.breaks, found()) == ("breaks", 1, [("missing_here", "ch_late")])
+
+    def test_given_a_line_that_went_away_when_run_then_missing_there(self, report, monkeypatch):
+        intent = paid()
+        report.days[today()] = [line(intent)]
+        assert run().status == "matched"
+        report.days.clear()
+        monkeypatch.setattr(reconciliation, "_today", lambda: today() + timedelta(days=2))
+        assert run(today() + timedelta(days=1)).breaks == 1
+        assert found() == [("missing_there", intent.gateway_reference)]
+
+    def test_given_days_that_were_run_when_running_then_asked_again_but_not_beyond(self, report):
+        for ago in (9, 8, 7, 1):
+            run(today() - timedelta(days=ago))
+        report.asked.clear()
+        run()
+        assert sorted(report.asked) == [today() + timedelta(days=ago) for ago in range(-7, 2)]
+
+    def test_given_a_file_was_read_for_a_day_when_running_then_its_lines_stay(self, report):
+        earlier = today() - timedelta(days=3)
+        upload(f"payment_intent,ch_1,5.00,USD,{earlier}T10:00:00Z\n", day=earlier)
+        run()
+        assert earlier not in report.asked
+        assert ReconciliationLine.objects.get().day == earlier
+
+
 class TestAgain:
+    def test_given_an_older_break_when_it_turns_into_another_then_the_new_one_counts(self, report):
+        intent = paid("100.00")
+        run()
+        assert found() == [("missing_there", intent.gateway_reference)]
+        before = today() - timedelta(days=2)
+        report.days[before] = [line(intent, "99.00", when=at(-40))]
+        done = run(today() - timedelta(days=1))
+        assert found() == [("different_amount", intent.gateway_reference)]
+        assert (done.status, done.matched, done.breaks, done.found_later) == ("breaks", 0, 1, 1)
+
     def test_given_a_break_when_run_again_then_still_one_and_its_age_stays(self, report):
         paid()
         run()
@@ -343,6 +402,22 @@ class TestFailing:
         assert ReconciliationRun.objects.get().status == "failed"
         report.error = None
         assert run().status == "matched"  # the lock was given back
+
+    def test_given_it_is_interrupted_when_run_then_failed_and_the_next_may_run(self, report):
+        report.error = KeyboardInterrupt()
+        with pytest.raises(KeyboardInterrupt):
+            run()
+        assert ReconciliationRun.objects.get().status == "failed"
+        report.error = None
+        assert run().status == "matched"
+
+    @pytest.mark.parametrize("day", [date.min, date(1999, 12, 31)])
+    def test_given_a_day_before_2000_when_run_then_refused(self, report, day):
+        with pytest.raises(InvalidState, match="2000"):
+            run(day)
+        with pytest.raises(InvalidState, match="2000"):
+            upload("", day=day)
+        assert ReconciliationRun.objects.count() == 0
 
     def test_given_a_run_that_died_when_running_again_then_it_is_put_down_as_failed(self, report):
         dead = ReconciliationRun.objects.create(
@@ -465,6 +540,11 @@ class TestCSV:
         with pytest.raises(CouldNotRun, match="UTF-8"):
             upload((HEADER + row).encode() + b"payment_intent,\xe9,1.00,USD,x\n")
 
+    @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00"])
+    def test_given_a_time_beyond_the_calendar_when_read_then_its_line_is_named(self, moment):
+        with pytest.raises(CouldNotRun, match="Line 2: settled_at"):
+            upload(f"payment_intent,ch_1,1.00,USD,{moment}\n")
+
     def test_given_a_thousand_wrong_lines_when_read_then_the_first_are_told(self):
         lines = reports.from_csv(io.BytesIO((HEADER + "x\n" * 1000).encode()), today())
         with pytest.raises(BadReport) as refusal:
@@ -506,8 +586,65 @@ class TestCommand:
             self.call(csv=tmp_path / "bad.csv")
         assert end.value.returncode == 2
 
+    @pytest.mark.parametrize("error", [OperationalError("no route"), RuntimeError("unheard of")])
+    def test_given_anything_else_goes_wrong_when_called_then_exit_code_2(self, report, error):
+        report.error = error
+        with pytest.raises(CommandError, match=type(error).__name__) as end:
+            self.call()
+        assert end.value.returncode == 2
+
+    def test_given_the_database_is_away_when_called_then_exit_code_2_and_no_secret_is_told(
+        self, monkeypatch
+    ):
+        def away(**_):
+            raise OperationalError("could not connect to postgresql://app:hunter22@db/fintech")
+
+        monkeypatch.setattr(reconciliation, "reconcile", away)
+        with pytest.raises(CommandError) as end:
+            self.call()
+        assert end.value.returncode == 2
+        assert "hunter22" not in str(end.value)
+
+    def test_given_a_day_beyond_the_calendar_when_called_then_exit_code_2(self):
+        with pytest.raises(CommandError, match="2000") as end:
+            call_command("reconcile", gateway="other", date=date.min, no_progress=True)
+        assert end.value.returncode == 2
+
+    def test_given_the_command_then_no_check_runs_before_it(self):
+        assert not Command.requires_system_checks
+
 
 class TestTheJob:
+    def test_given_its_time_is_over_when_it_runs_then_no_other_day_is_begun(self, report):
+        report.error = SoftTimeLimitExceeded()
+        with pytest.raises(SoftTimeLimitExceeded):
+            reconcile_gateways()
+        assert ReconciliationRun.objects.get().status == "failed"
+
+    def test_given_a_day_that_failed_when_it_runs_then_the_others_come_first(self, report):
+        report.error = SoftTimeLimitExceeded()
+        with pytest.raises(SoftTimeLimitExceeded):
+            reconcile_gateways()
+        failed = ReconciliationRun.objects.get().day
+        report.error = None
+        reconcile_gateways()
+        assert ReconciliationRun.objects.latest("started_at").day == failed
+
+    def test_given_a_long_day_when_it_is_done_then_the_others_wait_for_the_next_time(
+        self, report, monkeypatch
+    ):
+        monkeypatch.setattr(reconciliation, "BEGINNING_SECONDS_MAX", 0)
+        reconcile_gateways()
+        assert ReconciliationRun.objects.filter(status="matched").count() == 1
+        reconcile_gateways()
+        assert ReconciliationRun.objects.filter(status="matched").count() == 2
+
+    def test_given_its_time_limits_then_it_ends_before_it_would_be_handed_out_again(self):
+        visible = settings.CELERY_BROKER_TRANSPORT_OPTIONS["visibility_timeout"]
+        assert reconcile_gateways.soft_time_limit < reconcile_gateways.time_limit < visible
+        begun, day = reconciliation.BEGINNING_SECONDS_MAX, reconciliation.JOB_SECONDS_MAX
+        assert begun + day < reconcile_gateways.soft_time_limit
+
     def test_given_days_that_were_missed_when_it_runs_then_each_is_run_once(self, report):
         paid()
         reconcile_gateways()

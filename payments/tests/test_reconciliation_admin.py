@@ -136,6 +136,13 @@ class TestUpload:
         assert "At most 5 MB" in text_of(response)
         assert ReconciliationRun.objects.count() == 0
 
+    @pytest.mark.parametrize("day", ["0001-01-01", "1999-12-31"])
+    def test_given_a_day_before_2000_when_uploaded_then_refused(self, operator, day):
+        response = client_of(operator).post(f"{RUNS}upload/", report() | {"day": day})
+        assert response.status_code == 200
+        assert "before 2000" in text_of(response)
+        assert ReconciliationRun.objects.count() == 0
+
     def test_given_no_permission_when_uploading_then_403_and_no_button(self, onlooker):
         client = client_of(onlooker)
         assert client.get(f"{RUNS}upload/").status_code == 403

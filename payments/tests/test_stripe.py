@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from uuid import uuid4
 
@@ -399,6 +399,26 @@ class TestReport:
             ("po_1", Decimal("700"), "JPY"),
         ]
         assert lines[0].at == datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+    @pytest.mark.parametrize(
+        ("kind", "open_until", "settled"),
+        [("payout", "in_transit", "paid"), ("refund", "pending", "succeeded")],
+    )
+    def test_given_an_order_under_way_when_it_settles_then_its_line_is_on_the_day_of_the_order(
+        self, server, gateway, kind, open_until, settled
+    ):
+        day = date(2026, 11, 20)
+        noon = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp())
+        order = {"id": "or_1", "object": kind, "amount": 700, "currency": "eur"}
+        order["status"] = open_until
+        server.book(kind, order, noon)
+        assert list(gateway.report(day)) == []
+        order["status"] = settled
+        assert [line.gateway_reference for line in gateway.report(day)] == ["or_1"]
+        assert list(gateway.report(day + timedelta(days=3))) == []
+        order["status"] = "failed"
+        assert list(gateway.report(day)) == []
+        assert gateway.settles_within_days == 7
 
     def test_given_it_breaks_off_when_reported_then_unavailable(self, server, gateway):
         for number in range(3):

@@ -54,7 +54,11 @@ _ACCOUNTS = (
     " WHERE entry.transaction_id = books.id AND (entry.account, entry.entry_type) IN ({}))"
 )
 _TO_SUSPENSE = _ACCOUNTS.format("('gateway_clearing', 'debit'), ('suspense', 'credit')")
-_TO_CLEARING = _ACCOUNTS.format("('payout_clearing', 'credit')")
+_TO_CLEARING = (
+    "(SELECT count(*) FROM transactions_transactionledger entry"
+    " WHERE entry.transaction_id = books.id AND (entry.account, entry.entry_type, entry.amount)"
+    " = ('payout_clearing', 'credit', books.amount))"
+)
 _PAYOUTS = "(SELECT count(*) FROM payments_payout WHERE transaction_id = books.id)"
 _REVERSALS = (
     "(SELECT count(*) FROM transactions_transaction reversal"
@@ -69,8 +73,9 @@ _REVERSED = (
 )
 _FROM_ELSEWHERE = (
     "(SELECT count(*) FROM transactions_transactionledger entry"
-    " WHERE entry.transaction_id = books.id AND entry.entry_type = 'debit' AND entry.account"
-    " NOT IN (SELECT account FROM transactions_transactionledger"
+    " WHERE entry.transaction_id = books.id AND entry.entry_type = 'debit'"
+    " AND (entry.account, entry.amount)"
+    " NOT IN (SELECT account, amount FROM transactions_transactionledger"
     " WHERE transaction_id = books.parent_id AND entry_type = 'credit'))"
 )
 _OUTSIDE_SEALS = "(SELECT count(*) FROM transactions_outsideseal WHERE transaction_id = books.id)"
