@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
+from functools import lru_cache, partial
 from uuid import UUID
 
 from celery import current_app
@@ -22,7 +22,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
-from kombu import Producer
+from kombu import Connection, Producer
 from kombu.exceptions import KombuError
 from kombu.pools import producers
 from redis import Redis
@@ -134,10 +134,16 @@ def take_hint() -> None:
         redis.delete(_HINT)
 
 
+@lru_cache
+def _impatient(url: str) -> Connection:
+    """What names the pool of connections; to describe it anew each time took a fifth of a call."""
+    return current_app.connection_for_write(url, transport_options=_QUEUE_PATIENCE)
+
+
 @contextmanager
 def _queue() -> Iterator[tuple[Producer, Redis]]:
     """A producer, and the client that it sends with, whose keys carry the queue's prefix."""
-    impatient = current_app.connection_for_write(transport_options=_QUEUE_PATIENCE)
+    impatient = _impatient(current_app.conf.broker_write_url)
     with producers[impatient].acquire(block=True, timeout=QUEUE_SECONDS) as producer:
         yield producer, producer.channel.client
 
