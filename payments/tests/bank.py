@@ -7,7 +7,12 @@ from typing import ClassVar, Self
 
 from django.test import override_settings
 
-from payments.exceptions import GatewayRefused, GatewayUnavailable, InvalidSignature
+from payments.exceptions import (
+    GatewayRefused,
+    GatewayUnavailable,
+    InvalidSignature,
+    MalformedEvent,
+)
 from payments.gateways.base import (
     CreatedIntent,
     GatewayEvent,
@@ -50,7 +55,7 @@ class Bank:
         raise InvalidSignature
 
     def parse(self, *, headers: Mapping[str, str], body: bytes) -> GatewayEvent:
-        raise NotImplementedError
+        raise MalformedEvent("This bank sends no events: it has to be asked.")
 
     def _take(self, order: NewIntent | NewPayout) -> str:
         self._answer(order.idempotency_key)
