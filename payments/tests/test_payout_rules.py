@@ -248,6 +248,22 @@ class TestWithdrawal:
 
 
 class TestReversal:
+    def test_given_no_rule_of_payouts_when_a_withdrawal_fails_without_its_money_then_refused(
+        self, owner
+    ):
+        """The ledger itself insists, whatever the app beside it has forgotten."""
+        payout = PayoutFactory()
+        other = "transactions_transaction_withdrawal_has_its_payout"
+        owner.execute(f"ALTER TABLE transactions_transaction DISABLE TRIGGER {other}")
+        try:
+            with refused_by("transactions_transaction_withdrawal_undone"):
+                run(
+                    "UPDATE transactions_transaction SET status = 'failed' WHERE id = %(id)s",
+                    id=payout.transaction_id,
+                )
+        finally:
+            owner.execute(f"ALTER TABLE transactions_transaction ENABLE TRIGGER {other}")
+
     def test_given_a_failed_withdrawal_when_undone_again_then_refused(self):
         payout = PayoutFactory(status="failed")
         with refused_by("transactions_transaction_undone_once"), transaction.atomic():
