@@ -10,16 +10,19 @@ from benchmarks.figures import Ratio, Result, Sample, Target, fact, rates
 from benchmarks.generator import put
 from benchmarks.load import Load
 
-# What the trigger does besides sealing: it closes the books, and checks them first.
-# All that the sealing function checks, and not what it then seals.
+# All that the sealing function checks, and neither the texts that are sealed nor the seals.
 WITHOUT_SEALS = """
 DO $$
 DECLARE
     source text := pg_get_functiondef('transactions_transaction_seal()'::regprocedure);
     checks text := split_part(source, '-- The books are right, and are sealed.', 1);
+    unread text := regexp_replace(checks, 'transactions_books_digest\\([^)]*\\)[^)]*\\)', 'NULL');
+    alone text := replace(unread, 'transactions_entry_text(entry)', 'NULL');
 BEGIN
-    IF checks = source THEN RAISE EXCEPTION 'where does it begin to seal?'; END IF;
-    EXECUTE checks || 'RETURN NULL; END $function$';
+    IF checks = source OR unread = checks OR alone = unread THEN
+        RAISE EXCEPTION 'where does it seal?';
+    END IF;
+    EXECUTE alone || 'RETURN NULL; END $function$';
 END $$
 """
 

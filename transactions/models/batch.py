@@ -91,12 +91,21 @@ class TransferBatchLeg(models.Model):
         FAILED = "failed"
 
     pk = models.CompositePrimaryKey("batch_id", "index")
+    # That both exist is part of what `transactions_transferbatchleg_fits` asks; neither is deleted.
     batch = models.ForeignKey(
-        TransferBatch, on_delete=models.PROTECT, related_name="legs", db_index=False
+        TransferBatch,
+        on_delete=models.PROTECT,
+        related_name="legs",
+        db_index=False,
+        db_constraint=False,
     )
     index = models.SmallIntegerField(editable=False)
     transaction = models.OneToOneField(
-        Transaction, on_delete=models.PROTECT, null=True, related_name="batch_leg"
+        Transaction,
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="batch_leg",
+        db_constraint=False,
     )
     error_code = models.CharField(max_length=40, blank=True, default="")
 

@@ -60,23 +60,32 @@ class Transaction(models.Model):
         FAILED = "failed"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    reference_id = models.CharField(max_length=32, unique=True, editable=False)
+    reference_id = models.CharField(max_length=32, editable=False)
     type = models.CharField(max_length=10, choices=Type)
     status = models.CharField(max_length=9, choices=Status)
     amount = AmountColumn()
     currency = CurrencyColumn()
     fee = AmountColumn(default=ZERO)
     refunded_amount = AmountColumn(default=ZERO)
+    # Parties own the wallets of its entries, which the seal sees to: no foreign key asks again.
     from_user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, related_name="+"
+        settings.AUTH_USER_MODEL,
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="+",
+        db_constraint=False,
     )
     to_user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, related_name="+"
+        settings.AUTH_USER_MODEL,
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="+",
+        db_constraint=False,
     )
     parent = models.ForeignKey("self", on_delete=models.PROTECT, null=True, related_name="children")
     description = models.CharField(max_length=255, blank=True)
     metadata = models.JSONField(default=dict)
-    effect_key = models.CharField(max_length=100, null=True, unique=True)  # noqa: DJ001
+    effect_key = models.CharField(max_length=100, null=True)  # noqa: DJ001
     created_at = models.DateTimeField(editable=False)
     completed_at = models.DateTimeField(null=True, editable=False)
 
@@ -92,6 +101,14 @@ class Transaction(models.Model):
             ),
         ]
         constraints = [
+            models.UniqueConstraint(
+                name="transactions_transaction_one_reference", fields=["reference_id"]
+            ),
+            models.UniqueConstraint(
+                name="transactions_transaction_one_effect_per_cause",
+                fields=["effect_key"],
+                condition=Q(effect_key__isnull=False),
+            ),
             models.UniqueConstraint(
                 name="transactions_transaction_undone_once",
                 fields=["parent"],
@@ -172,13 +189,23 @@ class TransactionLedger(models.Model):
         CREDIT = "credit"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    # Indexed by the unique constraint that begins with it.
+    # Indexed by the unique constraints that begin with them. That both exist is part of what
+    # `transactions_ledger_entry_fits` asks, and neither is ever deleted.
     transaction = models.ForeignKey(
-        Transaction, on_delete=models.PROTECT, related_name="entries", db_index=False
+        Transaction,
+        on_delete=models.PROTECT,
+        related_name="entries",
+        db_index=False,
+        db_constraint=False,
     )
     account = models.CharField(max_length=20, choices=Account)
     wallet = models.ForeignKey(
-        Wallet, on_delete=models.PROTECT, null=True, related_name="entries", db_index=False
+        Wallet,
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="entries",
+        db_index=False,
+        db_constraint=False,
     )
     sequence = models.BigIntegerField(null=True)
     entry_type = models.CharField(max_length=6, choices=EntryType)

@@ -508,7 +508,7 @@ class TestDeposits:
 
     def test_given_the_same_cause_in_raw_sql_when_inserting_then_refused(self):
         person("1.00")
-        with refused_by("transactions_transaction_effect_key_key"):
+        with refused_by("transactions_transaction_one_effect_per_cause"):
             run(
                 "INSERT INTO transactions_transaction (id, reference_id, type, status, amount, "
                 "currency, fee, refunded_amount, description, metadata, created_at, completed_at, "

@@ -135,7 +135,6 @@ TRIGGERS: Guarded = {
     "payments_suspense_no_truncate": 5,
     "wallet_wallet_guard": 6,
     "transactions_transaction_seal": 7,
-    "transactions_ledger_books_are_open": 7,
     "transactions_ledgerseal_no_change": 7,
     "transactions_ledgerseal_no_truncate": 7,
     "transactions_outsideseal_no_change": 7,
