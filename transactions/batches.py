@@ -4,19 +4,20 @@ Set-based: whom the recipients name, every wallet and every person are read in a
 legs are decided in memory, in their order, and what is accepted is written in a few statements.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from copy import copy
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from django.db.models import prefetch_related_objects
 
-from fintech_core.database import database_time
+from fintech_core.database import database_time, send_along
 from fintech_core.exceptions import DomainError
 from fintech_core.money import total
+from fintech_core.rows import insertion
 from transactions import events
 from transactions.limit_use import Allowance
 from transactions.models import Transaction, TransferBatch, TransferBatchLeg
-from transactions.posting import Posting, post_all
+from transactions.posting import Journal
 from transactions.transfers import (
     Transfer,
     posting_of,
@@ -68,52 +69,45 @@ def transfer_batch(sender: User, asked: Batch) -> BatchResult:
     """
     books = _Books(sender, asked.legs)
     decide = books.decide_together if asked.mode == Mode.ATOMIC else books.decide_each
-    decided = decide(asked.legs)
-    accepted = [posting for posting in decided if isinstance(posting, Posting)]
-    posted = post_all(accepted, books.allowance.taken) if accepted else []
-    events.transferred(posted)
-    made = iter(posted)
-    legs = [_result(index, decision, made) for index, decision in enumerate(decided)]
+    legs = [_result(index, decision) for index, decision in enumerate(decide(asked.legs))]
+    books.journal.write(books.allowance.taken)
+    events.transferred(leg.made for leg in legs if leg.made)
     return BatchResult(_record(books.source, asked.mode, legs), legs)
 
 
 class _Books:
-    """Everybody's wallet that a batch names, locked, and what the legs so far leave in them.
-
-    The legs are tried on copies: what one leaves is what the next one finds. `post_all` moves the
-    locked wallets themselves.
-    """
+    """Everybody's wallet that a batch names, locked; each leg finds what the one before left."""
 
     def __init__(self, sender: User, legs: Iterable[Transfer]) -> None:
         require_sender(sender)
         self._parties = LockedParties(sender.pk, (leg.recipient for leg in legs))
         wallets = self._parties.wallets
         prefetch_related_objects(wallets, "limit_override")
-        self._left = {wallet.pk: copy(wallet) for wallet in wallets}
+        self.journal = Journal(wallets)
         self.source = self._parties.source
         require_sender(self.source.user)
         self.allowance = Allowance(self.source, self._parties.spent)
 
-    def decide_each(self, legs: Iterable[Transfer]) -> list[Posting | DomainError]:
+    def decide_each(self, legs: Iterable[Transfer]) -> list[Transaction | DomainError]:
         """Each leg in its order, for itself."""
-        decided: list[Posting | DomainError] = []
+        decided: list[Transaction | DomainError] = []
         for leg in legs:
             try:
                 target = self._payable(leg)
-                self._require_room(target, leg)
+                require_room(target, leg.amount)
             except DomainError as refusal:
                 decided.append(refusal)
             else:
                 decided.append(self._move(target, leg))
         return decided
 
-    def decide_together(self, legs: Iterable[Transfer]) -> list[Posting | DomainError]:
+    def decide_together(self, legs: Iterable[Transfer]) -> list[Transaction | DomainError]:
         """Raises the first refusal, with the leg's `index`.
 
         Whether a recipient has room is said after everything else has been asked of every leg:
         a batch that had to fail for another reason would tell it, and cost nothing.
         """
-        decided: list[Posting | DomainError] = []
+        decided: list[Transaction | DomainError] = []
         full: DomainError | None = None
         for index, leg in enumerate(legs):
             try:
@@ -122,7 +116,7 @@ class _Books:
                 _name_leg(refusal, index)
                 raise
             try:
-                self._require_room(target, leg)
+                require_room(target, leg.amount)
             except DomainError as refusal:
                 _name_leg(refusal, index)
                 full = full or refusal
@@ -135,34 +129,28 @@ class _Books:
         """Raises every refusal of a transfer but for want of room, the contract's first one first;
         that changes nothing."""
         target = target_of(self._parties, leg)
-        source_left, target_left = self._left[self.source.pk], self._left[target.pk]
-        require_payable(source_left, target_left, leg, self.allowance)
+        require_payable(self.source, target, leg, self.allowance)
         return target
 
-    def _require_room(self, target: Wallet, leg: Transfer) -> None:
-        require_room(self._left[target.pk], leg.amount)
-
-    def _move(self, target: Wallet, leg: Transfer) -> Posting:
+    def _move(self, target: Wallet, leg: Transfer) -> Transaction:
         self.allowance.take(leg.amount)
-        self._left[self.source.pk].balance -= leg.amount
-        self._left[target.pk].balance += leg.amount
-        return posting_of(leg, self.source, target)
+        return self.journal.enter(posting_of(leg, self.source, target))
 
 
 def _name_leg(refusal: DomainError, index: int) -> None:
     refusal.facts = {**refusal.facts, "index": index}
 
 
-def _result(index: int, decision: Posting | DomainError, made: Iterator[Transaction]) -> LegResult:
+def _result(index: int, decision: Transaction | DomainError) -> LegResult:
     if isinstance(decision, DomainError):
         return LegResult(index, refusal=decision)
-    return LegResult(index, made=next(made))
+    return LegResult(index, made=decision)
 
 
 def _record(source: Wallet, mode: Mode, legs: Sequence[LegResult]) -> TransferBatch:
     """Write down what was asked for in one call, and what became of it."""
     made = [leg.made for leg in legs if leg.made]
-    batch = TransferBatch.objects.create(
+    batch = TransferBatch(
         user_id=source.user_id,
         mode=mode,
         status=_status(len(made), len(legs)),
@@ -173,7 +161,11 @@ def _record(source: Wallet, mode: Mode, legs: Sequence[LegResult]) -> TransferBa
         currency=source.currency,
         created_at=made[0].created_at if made else database_time(),
     )
-    TransferBatchLeg.objects.bulk_create(_row(batch, leg) for leg in legs)
+    columns = {field.attname for field in TransferBatch._meta.concrete_fields}
+    row = {name: value for name, value in vars(batch).items() if name in columns}
+    send_along(insertion(TransferBatch._meta.db_table), rows=json.dumps([row], default=str))
+    rows = json.dumps([_row(batch, leg) for leg in legs], default=str)
+    send_along(insertion(TransferBatchLeg._meta.db_table), rows=rows)
     return batch
 
 
@@ -183,10 +175,10 @@ def _status(succeeded: int, count: int) -> TransferBatch.Status:
     return TransferBatch.Status.PARTIAL if succeeded else TransferBatch.Status.FAILED
 
 
-def _row(batch: TransferBatch, leg: LegResult) -> TransferBatchLeg:
-    return TransferBatchLeg(
-        batch=batch,
-        index=leg.index,
-        transaction=leg.made,
-        error_code=leg.refusal.code if leg.refusal else "",
-    )
+def _row(batch: TransferBatch, leg: LegResult) -> dict[str, object]:
+    return {
+        "batch_id": batch.pk,
+        "index": leg.index,
+        "transaction_id": leg.made and leg.made.pk,
+        "error_code": leg.refusal.code if leg.refusal else "",
+    }

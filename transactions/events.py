@@ -58,8 +58,7 @@ def _of(
     made: Transaction, *, payer: EventType | None = None, payee: EventType | None = None
 ) -> Iterator[Happened]:
     """What to tell the parties. To write down what nobody listens to would cost every transfer."""
-    wallets = (entry.wallet for entry in made.posted_entries)
-    heard = {wallet.user_id for wallet in wallets if wallet is not None and wallet.is_heard}
+    heard = {wallet.user_id for wallet, _ in made.moved if wallet.is_heard}
     if payer and made.from_user_id in heard:
         yield Happened(payer, made.from_user_id, _shown_to(made.from_user_id, made))
     if payee and made.to_user_id in heard:

@@ -36,8 +36,8 @@ class Allowance:
         self._used.daily_count += 1
         self._used.monthly_total += amount
         self._used.monthly_count += 1
-        taken = self.taken
-        self.taken = Spent(taken.wallet_id, taken.total + amount, taken.count + 1)
+        self.taken.total += amount
+        self.taken.count += 1
 
     def require(self, amount: Decimal) -> None:
         """Raises LimitExceeded."""

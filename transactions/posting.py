@@ -6,24 +6,24 @@ movements are written in as many round trips as one.
 
 import base64
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
-from django.db.models import Model
 from uuid_utils.compat import uuid7
 
 from fintech_core.database import database_time, send_along
-from transactions.models import Account, Transaction, TransactionLedger
+from fintech_core.rows import instance_of, relate
+from transactions.models import Account, MovedWallet, Transaction, TransactionLedger
 from users.models import User
-from wallet.models import Wallet
+from wallet.models import ZERO, Wallet
 from wallet.services import Spent
 
 Side = Wallet | Account
-_DEBIT = TransactionLedger.EntryType.DEBIT
-_CREDIT = TransactionLedger.EntryType.CREDIT
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,97 +57,125 @@ def post_all(postings: Sequence[Posting], spent: Spent | None = None) -> list[Tr
     transaction. The database refuses whatever does not balance, does not follow from the wallet's
     previous entry, or takes a balance below zero or below what is held.
     """
-    wallets = {
-        side.pk: side
-        for posting in postings
-        for side in (posting.debit, posting.credit)
-        if isinstance(side, Wallet)
-    }
-    moment = _ledger_time(wallets.values())
-    made = [_transaction(posting, moment) for posting in postings]
-    for transaction, posting in zip(made, postings, strict=True):
-        transaction.posted_entries = list(_entries(transaction, posting))
-    entries = [entry for transaction in made for entry in transaction.posted_entries]
-    send_along(
-        "SELECT transactions_post(%(made)s, %(moved)s, %(entries)s, %(spent)s)",
-        made=_rows(made, _TRANSACTION_COLUMNS),
-        moved=_rows(wallets.values(), _MOVED_COLUMNS),
-        entries=_rows(entries, _ENTRY_COLUMNS),
-        spent=spent and json.dumps(vars(spent), default=str),
-    )
+    sides = [side for posting in postings for side in (posting.debit, posting.credit)]
+    journal = Journal(side for side in sides if isinstance(side, Wallet))
+    made = [journal.enter(posting) for posting in postings]
+    journal.write(spent)
     return made
 
 
-_TRANSACTION_COLUMNS = [field.attname for field in Transaction._meta.concrete_fields]
-_ENTRY_COLUMNS = [field.attname for field in TransactionLedger._meta.concrete_fields]
-_MOVED_COLUMNS = ["id", "balance", "entry_count", "last_entry_at"]
+class Journal:
+    """Movements between locked wallets: entered one by one in memory, then written all at once."""
+
+    def __init__(self, wallets: Iterable[Wallet]) -> None:
+        """`wallets` are all that may be moved. They give the moment of every movement."""
+        self._moment = _ledger_time(wallets)
+        self._made: list[Row] = []
+        self._moved: dict[UUID, Wallet] = {}
+        self._entries: list[Row] = []
+
+    def enter(self, posting: Posting) -> Transaction:
+        """Move the wallets, in memory: the next decision finds them as this leaves them."""
+        row = _transaction(posting, self._moment)
+        self._made.append(row)
+        made = instance_of(Transaction, row)
+        relate(
+            made,
+            from_user=_owner(posting.debit),
+            to_user=_owner(posting.credit),
+            parent=posting.parent,
+        )
+        made.moved = []
+        if isinstance(posting.debit, Wallet):
+            posting.debit.debit(posting.amount, at=self._moment)
+        self._enter_side(made, posting.debit, TransactionLedger.EntryType.DEBIT)
+        if isinstance(posting.credit, Wallet):
+            posting.credit.credit(posting.amount, at=self._moment)
+        self._enter_side(made, posting.credit, TransactionLedger.EntryType.CREDIT)
+        return made
+
+    def _enter_side(
+        self, made: Transaction, side: Side, entry_type: TransactionLedger.EntryType
+    ) -> None:
+        entry: Row = {
+            "id": uuid7(),
+            "transaction_id": made.pk,
+            "account": side,
+            "entry_type": entry_type,
+            "amount": made.amount,
+            "currency": made.currency,
+            "created_at": made.created_at,
+        }
+        if isinstance(side, Wallet):
+            entry |= {
+                "account": Account.WALLET,
+                "wallet_id": side.pk,
+                "sequence": side.entry_count,
+                "balance_after": side.balance,
+            }
+            self._moved[side.pk] = side
+            made.moved.append(MovedWallet(side, side.balance))
+        self._entries.append(entry)
+
+    def write(self, spent: Spent | None = None) -> None:
+        """Write it with the next statement, if there is anything; see `post_all`."""
+        if not self._made:
+            return
+        send_along(
+            "SELECT transactions_post(%(made)s, %(moved)s, %(entries)s, %(spent)s)",
+            made=_json(self._made),
+            moved=_json([_balance(wallet) for wallet in self._moved.values()]),
+            entries=_json(self._entries),
+            spent=spent and _json(vars(spent)),
+        )
 
 
-def _rows(instances: Iterable[Model], columns: Sequence[str]) -> str:
-    """The rows as a JSON array. Amounts, ids and times are text there, so they stay exact."""
-    rows = [{name: getattr(instance, name) for name in columns} for instance in instances]
+def _json(rows: object) -> str:
+    """Amounts, ids and times are text in it, so they stay exact."""
     return json.dumps(rows, default=str)
 
 
-def _transaction(posting: Posting, moment: datetime) -> Transaction:
+def _transaction(posting: Posting, moment: datetime) -> Row:
     made_id = uuid7()
+    debtor, creditor = _owner(posting.debit), _owner(posting.credit)
     completed = posting.status == Transaction.Status.COMPLETED
-    return Transaction(
-        id=made_id,
-        reference_id=_reference(made_id),
-        type=posting.kind,
-        status=posting.status,
-        amount=posting.amount,
-        currency=posting.currency,
-        from_user=_owner(posting.debit),
-        to_user=_owner(posting.credit),
-        parent=posting.parent,
-        description=posting.description,
-        metadata=dict(posting.metadata or {}),
-        effect_key=posting.effect_key,
-        created_at=moment,
-        completed_at=moment if completed else None,
-    )
+    return {
+        "id": made_id,
+        "reference_id": _reference(made_id),
+        "type": posting.kind,
+        "status": posting.status,
+        "amount": posting.amount,
+        "currency": posting.currency,
+        "fee": ZERO,
+        "refunded_amount": ZERO,
+        "from_user_id": debtor and debtor.pk,
+        "to_user_id": creditor and creditor.pk,
+        "parent_id": posting.parent and posting.parent.pk,
+        "description": posting.description,
+        "metadata": dict(posting.metadata or {}),
+        "effect_key": posting.effect_key,
+        "created_at": moment,
+        "completed_at": moment if completed else None,
+    }
+
+
+def _balance(wallet: Wallet) -> Row:
+    return {
+        "id": wallet.pk,
+        "balance": wallet.balance,
+        "entry_count": wallet.entry_count,
+        "last_entry_at": wallet.last_entry_at,
+    }
 
 
 def _owner(side: Side) -> User | None:
     return side.user if isinstance(side, Wallet) else None
 
 
-def _entries(made: Transaction, posting: Posting) -> Iterable[TransactionLedger]:
-    """Both sides, debit first; the wallets among them move on by one entry."""
-    if isinstance(posting.debit, Wallet):
-        posting.debit.debit(made.amount, at=made.created_at)
-    yield _entry(made, posting.debit, _DEBIT)
-    if isinstance(posting.credit, Wallet):
-        posting.credit.credit(made.amount, at=made.created_at)
-    yield _entry(made, posting.credit, _CREDIT)
-
-
-def _entry(
-    made: Transaction, side: Side, entry_type: TransactionLedger.EntryType
-) -> TransactionLedger:
-    entry = TransactionLedger(
-        transaction=made,
-        account=Account.WALLET,
-        entry_type=entry_type,
-        amount=made.amount,
-        currency=made.currency,
-        created_at=made.created_at,
-    )
-    if isinstance(side, Wallet):
-        entry.wallet, entry.sequence, entry.balance_after = side, side.entry_count, side.balance
-    else:
-        entry.account = side
-    return entry
-
-
-def _ledger_time(wallets: Collection[Wallet]) -> datetime:
+def _ledger_time(wallets: Iterable[Wallet]) -> datetime:
     """The database's clock, read under the locks, never before a wallet's previous entry."""
-    if not wallets:
-        return database_time()
-    earlier = [wallet.last_entry_at for wallet in wallets if wallet.last_entry_at]
-    return max([*earlier, *(wallet.locked_at for wallet in wallets)])
+    moments = [moment for wallet in wallets for moment in (wallet.locked_at, wallet.last_entry_at)]
+    return max((moment for moment in moments if moment), default=None) or database_time()
 
 
 def _reference(transaction_id: UUID) -> str:

@@ -7,6 +7,7 @@ from uuid import UUID
 from django.db.models import Q, QuerySet
 
 from fintech_core.database import query
+from fintech_core.rows import instance_of, relate
 from users.models import KYCStep, KYCSubmission, Session, User
 from users.tokens import Claims
 
@@ -33,12 +34,12 @@ def find_session(claims: Claims) -> Session | None:
     if not found:
         return None
     user_at = len(_SESSION_COLUMNS)
-    session: Session = Session.from_db("default", _SESSION_COLUMNS, found[0][:user_at])
-    session.user = User.from_db("default", _USER_COLUMNS, found[0][user_at:])
+    session = instance_of(Session, dict(zip(_SESSION_COLUMNS, found[0], strict=False)))
+    user = dict(zip(_USER_COLUMNS, found[0][user_at:], strict=True))
+    relate(session, user=instance_of(User, user))
     return session
 
 
-# In the order of the models' fields, as `from_db` expects them.
 _SESSION_COLUMNS = [
     "id", "user_id", "refresh_jti", "created_at", "expires_at", "revoked_at", "revoked_reason",
 ]  # fmt: skip

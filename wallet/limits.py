@@ -40,16 +40,20 @@ def limits_of(wallet: Wallet, user: User) -> Limits:
     An override moves limits that the tier has. It grants none that the tier lacks, so nothing
     leaves the wallet of somebody who is not approved, whatever was set for it before.
     """
-    of_tier: dict[str, Any] = settings.WALLET_LIMITS.get(tier_of(user), {})
-    known = {name: of_tier[name] for name in NAMES if of_tier.get(name) is not None}
-    override = wallet.limit_override
-    changed = {name: getattr(override, name) for name in known} if override else {}
-    return Limits(**known | {name: most for name, most in changed.items() if most is not None})
+    return Limits(**{name: _limit(name, wallet, user) for name in NAMES})
+
+
+def _limit(name: str, wallet: Wallet, user: User) -> Any:
+    of_tier = settings.WALLET_LIMITS.get(tier_of(user), {}).get(name)
+    if of_tier is None:
+        return getattr(Limits, name)  # it allows nothing
+    chosen = wallet.limit_override and getattr(wallet.limit_override, name)
+    return of_tier if chosen is None else chosen
 
 
 def has_room_for(wallet: Wallet, user: User, amount: Decimal) -> bool:
     """Whether the wallet may hold that much more, through payments that we can still refuse."""
-    return wallet.balance + amount <= limits_of(wallet, user).balance_max
+    return bool(wallet.balance + amount <= _limit("balance_max", wallet, user))
 
 
 def require_room_for_deposit(wallet: Wallet, user: User, amount: Decimal) -> None:

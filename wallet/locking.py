@@ -10,6 +10,7 @@ from uuid import UUID
 from django.db import transaction
 
 from fintech_core.database import query
+from fintech_core.rows import instance_of, relate
 from users.models import User
 from wallet.models import Wallet
 from wallet.queries import Debits
@@ -59,8 +60,7 @@ def _ids_and_emails(names: Iterable[str]) -> tuple[list[UUID], list[str]]:
     return user_ids, emails
 
 
-# The rows of the functions: a wallet, its owner, the moment, and what the spender spent lately. In
-# the order of the models' fields, as `from_db` expects them.
+# The rows of the functions: a wallet, its owner, the moment, and what the spender spent lately.
 _WALLET_COLUMNS = [
     "id", "user_id", "currency", "balance", "held", "entry_count", "last_entry_at", "status",
     "limit_override_id", "created_at", "updated_at",
@@ -80,8 +80,9 @@ def _locked(row: Sequence[Any]) -> Wallet:
     """The wallet and its owner in one row of the locking functions."""
     owner_at = len(_WALLET_COLUMNS)
     locked_at = owner_at + len(_OWNER_COLUMNS)
-    wallet: Wallet = Wallet.from_db("default", _WALLET_COLUMNS, row[:owner_at])
-    wallet.user = User.from_db("default", _OWNER_COLUMNS, row[owner_at:locked_at])
+    wallet = instance_of(Wallet, dict(zip(_WALLET_COLUMNS, row, strict=False)))
+    owner = dict(zip(_OWNER_COLUMNS, row[owner_at:locked_at], strict=True))
+    relate(wallet, user=instance_of(User, owner))
     wallet.locked_at, wallet.is_heard = row[locked_at : locked_at + 2]
     return wallet
 

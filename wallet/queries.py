@@ -5,18 +5,18 @@ from decimal import Decimal
 from uuid import UUID
 
 from fintech_core.database import query
+from fintech_core.rows import instance_of
 from wallet.models import ZERO, Wallet
 
 
 def wallet_of(user_id: UUID) -> Wallet:
     """The user's wallet, with `as_of`: the database's time when it was read."""
     [row] = query(_WALLET_OF, user_id=user_id)
-    wallet: Wallet = Wallet.from_db("default", WALLET_COLUMNS, row[:-1])
+    wallet = instance_of(Wallet, dict(zip(WALLET_COLUMNS, row[:-1], strict=True)))
     wallet.as_of = row[-1]
     return wallet
 
 
-# In the order of the model's fields, as `from_db` expects them.
 WALLET_COLUMNS = [field.attname for field in Wallet._meta.concrete_fields]
 _COLUMNS = ", ".join(WALLET_COLUMNS)
 _WALLET_OF = f"SELECT {_COLUMNS}, now() FROM wallet_wallet WHERE user_id = %(user_id)s"  # noqa: S608

@@ -161,7 +161,7 @@ def override_limits(
     return made
 
 
-@dataclass(frozen=True)
+@dataclass
 class Spent:
     """Debits to be counted: how many, and their sum in major units."""
 

@@ -4,7 +4,7 @@ from transactions.models.adjustment import Adjustment
 from transactions.models.batch import LEGS_MAX, TransferBatch, TransferBatchLeg
 from transactions.models.checkpoint import CheckpointLeaf, CheckpointNode, LedgerCheckpoint
 from transactions.models.hold import Hold
-from transactions.models.ledger import Account, Transaction, TransactionLedger
+from transactions.models.ledger import Account, MovedWallet, Transaction, TransactionLedger
 from transactions.models.seal import LedgerSeal, OutsideSeal
 from transactions.models.staff_refund import StaffRefund
 
@@ -17,6 +17,7 @@ __all__ = [
     "Hold",
     "LedgerCheckpoint",
     "LedgerSeal",
+    "MovedWallet",
     "OutsideSeal",
     "StaffRefund",
     "Transaction",

@@ -1,6 +1,7 @@
 """The double-entry ledger. `migrations/0002_ledger_rules.py` enforces what is said here."""
 
 from decimal import Decimal
+from typing import NamedTuple
 
 from django.conf import settings
 from django.db import models
@@ -27,6 +28,13 @@ class Account(models.TextChoices):
     FEES = "fees"
     ADJUSTMENTS = "adjustments"
     SUSPENSE = "suspense"
+
+
+class MovedWallet(NamedTuple):
+    """A wallet that a transaction moved, and its balance right after."""
+
+    wallet: Wallet
+    balance_after: Decimal
 
 
 class Transaction(models.Model):
@@ -89,7 +97,7 @@ class Transaction(models.Model):
     created_at = models.DateTimeField(editable=False)
     completed_at = models.DateTimeField(null=True, editable=False)
 
-    posted_entries: "list[TransactionLedger]"  # of one that `posting` has just made
+    moved: list[MovedWallet]  # of one that `posting` has just made
 
     class Meta:
         indexes = [

@@ -99,11 +99,7 @@ def money_answer_to(caller_id: UUID) -> Callable[[Transaction], Mapping[str, Any
     """How a money call presents what it has just posted to its caller."""
 
     def present(made: Transaction) -> Mapping[str, Any]:
-        balances = {
-            each.wallet.user_id: format_amount(each.balance_after)
-            for each in made.posted_entries
-            if each.wallet is not None and each.balance_after is not None
-        }
+        balances = {wallet.user_id: format_amount(balance) for wallet, balance in made.moved}
         return present_transaction(made) | {"balance_after": balances.get(caller_id)}
 
     return present
