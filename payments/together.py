@@ -11,7 +11,6 @@ from datetime import timedelta
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models.functions import Now
 
 from fintech_core.database import execute
 from fintech_core.exceptions import DomainError
@@ -22,6 +21,8 @@ from payments.models import PaymentIntent, WebhookAttempt, WebhookEvent
 from transactions.services import TransactionService
 
 logger = logging.getLogger(__name__)
+
+_NEEDED_OF_INTENTS = ("wallet", "gateway", "gateway_reference", "status", "amount", "currency")
 
 # Somebody who is in the way of one payment is not to hold the others up.
 PATIENCE = timedelta(milliseconds=250)
@@ -65,11 +66,11 @@ def _credit_plain(attempts: Sequence[WebhookAttempt]) -> set[UUID]:
     credits = TransactionService.add_money_to_many(
         intents.deposit_of(payment.intent) for payment in payments
     )
-    made = {payment: credits.get(intents.effect_key(payment.intent)) for payment in payments}
-    credited = {payment: credit for payment, credit in made.items() if credit}
-    intents.mark_credited({each.intent.pk: credit.pk for each, credit in credited.items()})
-    _mark_processed(credited)
-    return {payment.event.pk for payment in credited}
+    made = [(payment, credits.get(intents.effect_key(payment.intent))) for payment in payments]
+    credited = [(payment, credit) for payment, credit in made if credit]
+    intents.mark_credited({payment.intent.pk: credit.pk for payment, credit in credited})
+    _mark_processed([payment for payment, _ in credited])
+    return {payment.event.pk for payment, _ in credited}
 
 
 def _locked_events(attempts: Sequence[WebhookAttempt]) -> list[_Told]:
@@ -79,7 +80,7 @@ def _locked_events(attempts: Sequence[WebhookAttempt]) -> list[_Told]:
         pk__in=list(tries), status=WebhookEvent.Status.RECEIVED
     )
     told = []
-    for event in events.order_by("pk"):
+    for event in events.only("gateway", "headers", "body").order_by("pk"):
         if said := _read(event):
             told.append(_Told(tries[event.pk], event, said))
     return told
@@ -100,7 +101,7 @@ def _plain(told: Iterable[_Told]) -> Iterator[_Payment]:
     locked = PaymentIntent.objects.select_for_update(no_key=True).filter(
         gateway_reference__in=[reference for _, reference in by_reference]
     )
-    for intent in locked.order_by("pk"):
+    for intent in locked.only(*_NEEDED_OF_INTENTS).order_by("pk"):
         each = by_reference.get((intent.gateway, intent.gateway_reference or ""))
         if each and intents.is_plain_credit(intent, each.said):
             yield _Payment(each.attempt, each.event, intent)
@@ -111,16 +112,23 @@ def _mark_processed(credited: Collection[_Payment]) -> None:
         _PROCESSED,
         events=[payment.event.pk for payment in credited],
         intents=[payment.intent.pk for payment in credited],
-    )
-    WebhookAttempt.objects.filter(pk__in=[payment.attempt.pk for payment in credited]).update(
-        outcome=WebhookAttempt.Outcome.PROCESSED, error="", finished_at=Now()
+        tries=[payment.attempt.pk for payment in credited],
     )
 
 
 _PROCESSED = """
-UPDATE payments_webhookevent
-   SET status = 'processed', next_attempt_at = NULL, processed_at = now(), last_error = '',
-       intent_id = settled.intent_id
-  FROM unnest(%(events)s::uuid[], %(intents)s::uuid[]) AS settled (event_id, intent_id)
- WHERE id = settled.event_id
+WITH settled AS (
+    SELECT * FROM unnest(%(events)s::uuid[], %(intents)s::uuid[], %(tries)s::bigint[])
+               AS settled (event_id, intent_id, try_id)
+), processed AS (
+    UPDATE payments_webhookevent
+       SET status = 'processed', next_attempt_at = NULL, processed_at = now(), last_error = '',
+           intent_id = settled.intent_id
+      FROM settled
+     WHERE id = settled.event_id
+)
+UPDATE payments_webhookattempt
+   SET outcome = 'processed', error = '', finished_at = now()
+  FROM settled
+ WHERE id = settled.try_id
 """
