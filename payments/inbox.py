@@ -40,6 +40,7 @@ from payments.effects.payouts import GIVEN_UP_AND_PAID
 from payments.exceptions import NotFound
 from payments.gateways.base import GatewayEvent
 from payments.models import WebhookAttempt, WebhookEvent
+from payments.together import Attempt
 from users.models import User
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ RETRY_LONGEST = timedelta(hours=1)
 ERROR_LENGTH = 500
 BATCH = 500
 BATCHES_MAX = 100
-TOGETHER = 50  # events that are tried in one go
+TOGETHER = 100  # events that are tried in one go
 AGAIN_BATCHES_MAX = 10
 # An event can be older than what it is about: the gateway's answer with the reference may still be
 # on its way to us, or our process died with it and the client resumes the call.
@@ -188,7 +189,7 @@ def process_due(*, seconds_max: float) -> int:
     return tried
 
 
-def _try_all(attempts: list[WebhookAttempt], stop_at: float) -> None:
+def _try_all(attempts: list[Attempt], stop_at: float) -> None:
     """What nobody is in the way of first, for the rest may have to wait for locks."""
     rest = _not_credited(attempts)
     while rest and time.monotonic() < stop_at:
@@ -197,7 +198,7 @@ def _try_all(attempts: list[WebhookAttempt], stop_at: float) -> None:
 
 
 @transaction.atomic
-def _put_back(attempts: list[WebhookAttempt]) -> None:
+def _put_back(attempts: list[Attempt]) -> None:
     """There was no time for them: the try does not count, and the lease runs out by itself."""
     WebhookEvent.objects.filter(
         pk__in=[attempt.event_id for attempt in attempts], status=WebhookEvent.Status.RECEIVED
@@ -209,7 +210,7 @@ def _put_back(attempts: list[WebhookAttempt]) -> None:
     )
 
 
-def _not_credited(attempts: list[WebhookAttempt]) -> list[WebhookAttempt]:
+def _not_credited(attempts: list[Attempt]) -> list[Attempt]:
     if len(attempts) == 1:
         return list(attempts)
     credited = together.credit_plain(attempts)
@@ -222,7 +223,7 @@ def _not_credited(attempts: list[WebhookAttempt]) -> list[WebhookAttempt]:
     return [attempt for attempt in attempts if attempt.event_id not in credited]
 
 
-def _begin(most: int, **which: object) -> list[WebhookAttempt]:
+def _begin(most: int, **which: object) -> list[Attempt]:
     """Count tries and commit that, so that even a try that kills its process is counted.
 
     `next_attempt_at` moves on at once: it is the lease that keeps twins of a task away, and the
@@ -248,13 +249,13 @@ def _park_if_worn(event: WebhookEvent) -> bool:
     return True
 
 
-def _count(events: list[WebhookEvent]) -> list[WebhookAttempt]:
+def _count(events: list[WebhookEvent]) -> list[Attempt]:
     rows = query(
         _COUNT,
         events=[event.pk for event in events],
         leases=[_backoff(event.attempts + 1) for event in events],
     )
-    return [WebhookAttempt(pk=pk, event_id=event, number=number) for pk, event, number in rows]
+    return [Attempt(*row) for row in rows]
 
 
 _COUNT = """
@@ -280,7 +281,7 @@ def _backoff(attempts: int) -> timedelta:
     return delay * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
 
 
-def _try(attempt: WebhookAttempt) -> WebhookAttempt.Outcome:
+def _try(attempt: Attempt) -> WebhookAttempt.Outcome:
     try:
         outcome = retry_on_conflict(partial(_settle, attempt))
     except Exception as exc:  # whatever it was, it is recorded, and tried again or parked
@@ -290,7 +291,7 @@ def _try(attempt: WebhookAttempt) -> WebhookAttempt.Outcome:
     return outcome
 
 
-def _log(attempt: WebhookAttempt, outcome: WebhookAttempt.Outcome) -> None:
+def _log(attempt: Attempt, outcome: WebhookAttempt.Outcome) -> None:
     logger.info(
         "webhook event tried",
         extra={
@@ -302,7 +303,7 @@ def _log(attempt: WebhookAttempt, outcome: WebhookAttempt.Outcome) -> None:
 
 
 @transaction.atomic
-def _settle(attempt: WebhookAttempt) -> WebhookAttempt.Outcome:
+def _settle(attempt: Attempt) -> WebhookAttempt.Outcome:
     """The effect of the event and the mark that it is done: one database transaction."""
     event = WebhookEvent.objects.select_for_update(no_key=True).get(pk=attempt.event_id)
     if event.status != WebhookEvent.Status.RECEIVED:
@@ -348,7 +349,7 @@ def _read(event: WebhookEvent) -> GatewayEvent:
     return gateway.parse(headers=event.headers, body=bytes(event.body))
 
 
-def _finish(attempt: WebhookAttempt, result: Result) -> WebhookAttempt.Outcome:
+def _finish(attempt: Attempt, result: Result) -> WebhookAttempt.Outcome:
     WebhookAttempt.objects.filter(pk=attempt.pk).update(
         outcome=result.outcome, error=result.error, finished_at=Now()
     )
@@ -356,7 +357,7 @@ def _finish(attempt: WebhookAttempt, result: Result) -> WebhookAttempt.Outcome:
 
 
 @transaction.atomic
-def _fail(attempt: WebhookAttempt, reason: str) -> WebhookAttempt.Outcome:
+def _fail(attempt: Attempt, reason: str) -> WebhookAttempt.Outcome:
     """Record why; the work itself was rolled back. Parks the event if this was the last try."""
     event = WebhookEvent.objects.select_for_update(no_key=True).get(pk=attempt.event_id)
     if event.status != WebhookEvent.Status.RECEIVED:
