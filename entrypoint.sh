@@ -109,7 +109,7 @@ case "$role" in
         ;;
     beat)
         bring_database_up_to_date
-        exec "$PYTHON" -m celery -A fintech_core beat --loglevel INFO --pidfile= \
+        exec "$PYTHON" -m celery -A fintech_core.beat beat --loglevel INFO --pidfile= \
             --schedule "$BEAT_SCHEDULE" "$@"
         ;;
     migrate)

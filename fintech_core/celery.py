@@ -1,5 +1,6 @@
 """The Celery application: workers and beat are configured from Django's settings."""
 
+import gc
 import os
 
 import structlog
@@ -32,3 +33,10 @@ def _bind_request_id(task_id: str, task: object, **_: object) -> None:
     request_id = getattr(task.request, REQUEST_ID_HEADER, None) or task_id  # type: ignore[attr-defined]
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=request_id, task=task.name)  # type: ignore[attr-defined]
+
+
+@signals.worker_before_create_process.connect
+def _share_memory(**_: object) -> None:
+    """Whatever exists now stays: a process that looked through it for garbage would copy it."""
+    gc.collect()
+    gc.freeze()

@@ -3,6 +3,7 @@
 The web tier waits for PostgreSQL most of the time, hence threads; each holds one connection.
 """
 
+import gc
 import os
 import shutil
 import tempfile
@@ -13,6 +14,8 @@ bind = f"0.0.0.0:{os.environ.get('PORT') or '8000'}"
 worker_class = "gthread"
 workers = int(os.environ.get("WEB_CONCURRENCY") or "2")
 threads = int(os.environ.get("WEB_THREADS") or "4")
+# The application is imported once, and the workers share its memory.
+preload_app = True
 # Above the longest statement that PostgreSQL lets us run (statement_timeout in the settings).
 timeout = 30
 graceful_timeout = 20
@@ -39,13 +42,19 @@ _made_here = "PROMETHEUS_MULTIPROC_DIR" not in os.environ
 if _made_here:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="fintech-core-metrics-")
 _metrics = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+_metrics.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def on_starting(_server: Any) -> None:
-    """Begin with no counters of an earlier start."""
-    _metrics.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Begin with no counters of an earlier start, nor of this process, which serves nobody."""
     for leftover in _metrics.glob("*.db"):
         leftover.unlink()
+
+
+def pre_fork(_server: Any, _worker: Any) -> None:
+    """Whatever exists now stays: a worker that looked through it for garbage would copy it."""
+    gc.collect()
+    gc.freeze()
 
 
 def child_exit(_server: Any, worker: Any) -> None:

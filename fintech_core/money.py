@@ -12,24 +12,14 @@ from django.db import models
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from fintech_core.currencies import TWO_DECIMAL_CURRENCIES
+
 CENT = Decimal("0.01")
 MAX_AMOUNT = Decimal("9999999999999.99")
 MAX_DIGITS = 15
 DECIMAL_PLACES = 2
 AMOUNT_PATTERN = r"^(0|[1-9][0-9]{0,12})(\.[0-9]{1,2})?$"
 _AMOUNT = re.compile(AMOUNT_PATTERN, re.ASCII)
-
-# ISO 4217 (2026): the circulating currencies whose minor unit is a hundredth.
-TWO_DECIMAL_CURRENCIES = frozenset(
-    """
-    AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF
-    CHF CNY COP CRC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD
-    HKD HNL HTG HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA
-    MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN
-    QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP
-    TRY TTD TWD TZS UAH USD UYU UZS VED VES WST XCD XCG YER ZAR ZMW ZWG
-    """.split()  # noqa: SIM905 - a list of 130 lines says no more
-)
 
 
 class AmountInvalid(ValueError):

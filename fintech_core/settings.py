@@ -16,9 +16,9 @@ from django.templatetags.static import static
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from fintech_core.currencies import TWO_DECIMAL_CURRENCIES
 from fintech_core.environment import Environment
 from fintech_core.logs import configure_structlog, logging_config
-from fintech_core.money import TWO_DECIMAL_CURRENCIES
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 

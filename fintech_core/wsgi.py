@@ -1,8 +1,10 @@
 """The WSGI entry point."""
 
 import os
+from importlib import import_module
 
 import django
+from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 from django.utils.http import parse_header_parameters
 
@@ -30,3 +32,5 @@ class Handler(WSGIHandler):
 
 django.setup(set_prefix=False)
 application = Handler()
+# Django would import them with the first request: in each process, while somebody waits.
+import_module(settings.ROOT_URLCONF)

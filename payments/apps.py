@@ -6,4 +6,10 @@ class PaymentsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from payments import checks  # noqa: F401 - registers the system checks
+        from payments import (
+            checks,  # noqa: F401 - registers the system checks
+            gateways,
+        )
+
+        # Their SDKs are large: loaded now, they are shared with processes that are started later.
+        gateways.available()

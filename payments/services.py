@@ -299,9 +299,11 @@ def _new_intent(user: User, amount: Decimal, currency: str, gateway: str) -> Pay
 
 
 def _signature_headers(adapter: Gateway, headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers that this gateway signs with, by their lower-case names, and no others."""
-    lowered = {name.lower(): value for name, value in headers.items()}
-    return {name: lowered[name] for name in adapter.signature_headers if name in lowered}
+    """The headers that this gateway signs with, by their lower-case names, and no others.
+
+    `headers` are a request's, which know every case, or have lower-case names themselves.
+    """
+    return {name: headers[name] for name in adapter.signature_headers if name in headers}
 
 
 @transaction.atomic

@@ -5,7 +5,7 @@ from pathlib import Path
 from fintech_core.embedded.supervisor import python
 
 # Celery warns of root in eight lines; here it cannot be helped, and it is one's own machine.
-_CELERY = ("-W", "ignore:::celery.platforms", "-m", "celery", "-A", "fintech_core")
+_CELERY = ("-W", "ignore:::celery.platforms", "-m", "celery", "-A")
 
 
 def web(port: int | str) -> list[str]:
@@ -19,12 +19,12 @@ def web(port: int | str) -> list[str]:
 
 def worker() -> list[str]:
     """One Celery worker, of two processes."""
-    return python(*_CELERY, "worker", "--loglevel", "INFO", "--concurrency", "2")
+    return python(*_CELERY, "fintech_core", "worker", "--loglevel", "INFO", "--concurrency", "2")
 
 
 def beat(folder: Path) -> list[str]:
     """The scheduler; it remembers in `folder` what it did when."""
     return python(
-        *_CELERY, "beat", "--loglevel", "INFO", "--pidfile=",
+        *_CELERY, "fintech_core.beat", "beat", "--loglevel", "INFO", "--pidfile=",
         "--schedule", str(folder / "celerybeat-schedule"),
     )  # fmt: skip

@@ -72,6 +72,13 @@ class Process:
     def said(self) -> str:
         return self.log.read_text(errors="replace")
 
+    def children(self) -> list[int]:
+        """The processes that it started itself and that still run."""
+        pid = self._process.pid if self._process else 0
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
+
     @property
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -138,7 +145,7 @@ class Beat(Process):
     def __init__(self, folder: Path, environment: Mapping[str, str] = {}) -> None:
         super().__init__(
             "celery",
-            "--app=fintech_core",
+            "--app=fintech_core.beat",
             "beat",
             f"--schedule={folder / 'schedule'}",
             "--pidfile=",

@@ -1,12 +1,16 @@
-"""What the web server believes of a request, asked of a real one."""
+"""What the web server believes of a request, and how its processes live, asked of a real one."""
 
+import os
+import re
+import signal
+import urllib.request
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
-from fintech_core.tests.live import Web
+from fintech_core.tests.live import Web, wait_until
 
 HTTPS = {"PUBLIC_BASE_URL": "https://api.example.com", "ALLOWED_HOSTS": "127.0.0.1"}
 
@@ -51,3 +55,33 @@ def test_given_an_encoding_that_is_none_of_text_when_asking_then_no_failure(
 ) -> None:
     for path in ("/api/health/live/?q=%FF", "/admin/login/?q=%FF", "/api/v1/users/me/?q=%FF"):
         assert status(web, path, {"Content-Type": f"text/plain; {value}"}) < 500
+
+
+def requests_counted(web: Web) -> int:
+    """Of all processes together; asking is one itself, and counted before it is answered."""
+    with urllib.request.urlopen(f"{web.url}/metrics", timeout=10) as answer:
+        said = re.search(
+            r"^django_http_requests_before_.*_total (\S+)$", answer.read().decode(), re.M
+        )
+    assert said
+    return int(float(said[1]))
+
+
+def test_given_a_worker_that_is_killed_when_asking_then_another_answers_and_no_count_is_lost(
+    tmp_path: Path, django_db_setup: None
+) -> None:
+    # Given
+    with Web(tmp_path, {"WEB_CONCURRENCY": "2"}) as web:
+        wait_until(lambda: len(web.children()) == 2, 10, web.said)
+        first, second = web.children()
+        before = requests_counted(web)
+        # When
+        for _ in range(20):
+            assert web.status("/api/health/live/") == 200
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: len(set(web.children()) - {first}) == 2, 10, web.said)
+        for _ in range(20):
+            assert web.status("/api/health/live/") == 200
+        # Then
+        assert second in web.children()
+        assert requests_counted(web) == before + 41
