@@ -1,5 +1,6 @@
 """What the web server believes of a request, asked of a real one."""
 
+import socket
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -51,3 +52,20 @@ def test_given_an_encoding_that_is_none_of_text_when_asking_then_no_failure(
 ) -> None:
     for path in ("/api/health/live/?q=%FF", "/admin/login/?q=%FF", "/api/v1/users/me/?q=%FF"):
         assert status(web, path, {"Content-Type": f"text/plain; {value}"}) < 500
+
+
+def test_given_a_process_whose_threads_are_busy_when_others_connect_then_the_other_one_serves_them(
+    tmp_path: Path, django_db_setup: None
+) -> None:
+    two_of_one_thread = {
+        "WEB_CONCURRENCY": "2",
+        "WEB_THREADS": "1",
+        "GUNICORN_CMD_ARGS": "--worker-class fintech_core.gunicorn_worker.FairWorker",
+    }
+    with (
+        Web(tmp_path, two_of_one_thread) as web,
+        socket.create_connection(("127.0.0.1", web.port)) as slow,
+    ):
+        slow.sendall(b"GET /api/health/live/ HTTP/1.1\r\n")  # and no end of it
+        for _ in range(10):
+            assert status(web, "/api/health/live/", {}) == 200
