@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 bind = f"0.0.0.0:{os.environ.get('PORT') or '8000'}"
-worker_class = "gthread"
+worker_class = "fintech_core.gunicorn_worker.FairWorker"
 workers = int(os.environ.get("WEB_CONCURRENCY") or "2")
 threads = int(os.environ.get("WEB_THREADS") or "4")
 # The application is imported once, and the workers share its memory.

@@ -1,8 +1,10 @@
 """Cursor pagination: page 1,000 costs what page 1 costs, and rows never shift between pages."""
 
+import json
 from typing import Any
 
 from django.core.exceptions import ValidationError as DjangoValidationError
+from django.http import HttpResponse
 from rest_framework import pagination
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
@@ -45,6 +47,18 @@ class CursorPagination(pagination.CursorPagination):
 
 
 class SequencePagination(CursorPagination):
-    """For a wallet's ledger entries, which are numbered without gaps."""
+    """For a wallet's ledger entries, which are numbered without gaps and come as JSON `text`."""
 
     ordering = "-sequence"
+
+    def get_paginated_response(self, page: Any) -> HttpResponse:  # type: ignore[override]
+        """As a renderer would write it, which would have to read what is written already."""
+        links = (json.dumps(link) for link in (self.get_next_link(), self.get_previous_link()))
+        envelope = '{"next":%s,"previous":%s,"results":[%s]}'
+        text = envelope % (*links, ",".join([row.text for row in page]))
+        return HttpResponse(_for_scripts(text), content_type="application/json")
+
+
+def _for_scripts(text: str) -> str:
+    """JSON may hold these two line ends as they are; JavaScript once could not."""
+    return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

@@ -1,12 +1,13 @@
 """Pages of one person's ledger entries: history, transactions and entries are views of the same.
 
-The function in PostgreSQL (`migrations/0023_page.py`) reads a page in one round trip, along one
-index, however deep it lies.
+The function in PostgreSQL (`migrations/0027_page_lines.py`) reads a page in one round trip, along
+one index, however deep it lies, and writes the JSON of each entry.
 """
 
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -16,35 +17,19 @@ from transactions.models import TransactionLedger
 _LAST = 2**63 - 1
 
 
-class EntryRow(NamedTuple):
-    """An entry on the person's wallet, its transaction and both parties, as answers show them.
+class Shape(StrEnum):
+    """What an entry is written as; the serializer of that name describes each in the schema."""
 
-    Amounts are decimal strings in major units; times are in UTC.
-    """
+    TRANSACTION = "transaction"
+    LINE = "line"  # of the history
+    ENTRY = "entry"
+
+
+class Written(NamedTuple):
+    """An entry's number on its wallet, and the JSON text that an answer shows of it."""
 
     sequence: int
-    id: str
-    transaction_id: str
-    entry_type: str
-    amount: str
-    currency: str
-    balance_after: str
-    entered_at: datetime
-    reference_id: str
-    type: str
-    status: str
-    fee: str
-    description: str
-    metadata: str
-    parent_id: str | None
-    created_at: datetime
-    completed_at: datetime | None
-    payer_id: str | None
-    payer_first_name: str
-    payer_last_name: str
-    payee_id: str | None
-    payee_first_name: str
-    payee_last_name: str
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +41,7 @@ class Entries:
     """
 
     of_user: UUID
+    shape: Shape
     falling: bool = True
     above: int = 0  # numbers, both exclusive
     below: int = _LAST
@@ -85,13 +71,13 @@ class Entries:
             return replace(self, below=number)
         return replace(self, above=number)
 
-    def __getitem__(self, page: slice) -> list[EntryRow]:
+    def __getitem__(self, page: slice) -> list[Written]:
         asked: dict[str, Any] = vars(self) | {"skip": page.start, "most": page.stop - page.start}
-        return [EntryRow._make(row) for row in query(_PAGE, **asked)]
+        return [Written._make(row) for row in query(_PAGE, **asked)]
 
 
 _PAGE = (
-    "SELECT * FROM transactions_page(%(of_user)s, %(falling)s, %(above)s, %(below)s, %(skip)s,"
-    " %(most)s, %(since)s, %(until)s, %(kind)s, %(state)s, %(side)s, %(amount_min)s,"
-    " %(amount_max)s)"
+    "SELECT * FROM transactions_page_lines(%(shape)s, %(of_user)s, %(falling)s, %(above)s,"
+    " %(below)s, %(skip)s, %(most)s, %(since)s, %(until)s, %(kind)s, %(state)s, %(side)s,"
+    " %(amount_min)s, %(amount_max)s)"
 )

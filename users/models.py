@@ -65,12 +65,6 @@ class UserManager(BaseUserManager["User"]):
         )
 
 
-def display_name(first_name: str, last_name: str) -> str:
-    """What other customers see of a person: "Bob T."."""
-    initial = f"{last_name[0]}." if last_name else ""
-    return f"{first_name} {initial}".strip()
-
-
 class User(AbstractBaseUser, PermissionsMixin):
     """A person: a customer, or one of the operations staff.
 
@@ -181,7 +175,9 @@ class User(AbstractBaseUser, PermissionsMixin):
 
     @property
     def display_name(self) -> str:
-        return display_name(self.first_name, self.last_name)
+        """What other customers see of a person: "Bob T."; pages of money write it by SQL."""
+        initial = f"{self.last_name[0]}." if self.last_name else ""
+        return f"{self.first_name} {initial}".strip()
 
     @property
     def is_kyc_approved(self) -> bool:

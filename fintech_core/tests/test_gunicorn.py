@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import urllib.request
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -85,3 +86,16 @@ def test_given_a_worker_that_is_killed_when_asking_then_another_answers_and_no_c
         # Then
         assert second in web.children()
         assert requests_counted(web) == before + 41
+
+
+def test_given_a_process_whose_threads_are_busy_when_others_connect_then_the_other_one_serves_them(
+    tmp_path: Path, django_db_setup: None
+) -> None:
+    two_of_one_thread = {"WEB_CONCURRENCY": "2", "WEB_THREADS": "1"}
+    with (
+        Web(tmp_path, two_of_one_thread) as web,
+        socket.create_connection(("127.0.0.1", web.port)) as slow,
+    ):
+        slow.sendall(b"GET /api/health/live/ HTTP/1.1\r\n")  # and no end of it
+        for _ in range(10):
+            assert status(web, "/api/health/live/", {}) == 200

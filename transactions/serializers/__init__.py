@@ -21,9 +21,6 @@ from transactions.serializers.transactions import (
     TransactionSerializer,
     TransferRequestSerializer,
     money_answer_to,
-    present_line,
-    present_moved,
-    present_own_entry,
 )
 
 __all__ = [
@@ -41,9 +38,6 @@ __all__ = [
     "TransferRequestSerializer",
     "money_answer_to",
     "present_batch",
-    "present_line",
-    "present_moved",
-    "present_own_entry",
     "to_batch",
     "to_reservation",
 ]

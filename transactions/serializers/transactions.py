@@ -1,6 +1,5 @@
 """How transactions and ledger entries look from outside."""
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
@@ -13,8 +12,7 @@ from rest_framework import serializers
 from fintech_core.money import AmountField, BalanceField, CurrencyField, format_amount
 from fintech_core.serializers import StrictSerializer, TextField
 from transactions.models import Account, Transaction, TransactionLedger
-from transactions.pages import EntryRow
-from users.models import User, display_name
+from users.models import User
 
 METADATA_PAIRS = 20
 
@@ -238,66 +236,3 @@ class TransactionHistorySerializer(serializers.ModelSerializer[TransactionLedger
             "created_at",
         )
         read_only_fields = fields
-
-
-def present_moved(row: EntryRow) -> dict[str, Any]:
-    """A transaction in the list: as `TransactionSerializer` describes it."""
-    return {
-        "id": row.transaction_id,
-        "reference_id": row.reference_id,
-        "type": row.type,
-        "status": row.status,
-        "amount": row.amount,
-        "currency": row.currency,
-        "fee": row.fee,
-        "from_user": _payer(row),
-        "to_user": _payee(row),
-        "description": row.description,
-        "metadata": json.loads(row.metadata),
-        "parent_id": row.parent_id,
-        "created_at": row.created_at,
-        "completed_at": row.completed_at,
-    }
-
-
-def present_line(row: EntryRow) -> dict[str, Any]:
-    """A line of the history: as `TransactionHistorySerializer` describes it."""
-    arrived = row.entry_type == TransactionLedger.EntryType.CREDIT
-    return {
-        "transaction_id": row.transaction_id,
-        "type": row.type,
-        "direction": "in" if arrived else "out",
-        "amount": row.amount if arrived else f"-{row.amount}",
-        "balance_after": row.balance_after,
-        "counterparty": _payer(row) if arrived else _payee(row),
-        "description": row.description,
-        "created_at": row.entered_at,
-    }
-
-
-def present_own_entry(row: EntryRow) -> dict[str, Any]:
-    """An entry on the caller's own wallet: as `LedgerEntrySerializer` describes it."""
-    return {
-        "id": row.id,
-        "transaction_id": row.transaction_id,
-        "account": Account.WALLET.value,
-        "entry_type": row.entry_type,
-        "amount": row.amount,
-        "currency": row.currency,
-        "balance_after": row.balance_after,
-        "created_at": row.entered_at,
-    }
-
-
-def _payer(row: EntryRow) -> dict[str, Any] | None:
-    return _party(row.payer_id, row.payer_first_name, row.payer_last_name)
-
-
-def _payee(row: EntryRow) -> dict[str, Any] | None:
-    return _party(row.payee_id, row.payee_first_name, row.payee_last_name)
-
-
-def _party(user_id: str | None, first_name: str, last_name: str) -> dict[str, Any] | None:
-    if user_id is None:
-        return None
-    return {"id": user_id, "display_name": display_name(first_name, last_name)}

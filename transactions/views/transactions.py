@@ -1,10 +1,9 @@
 """`/transactions/…`: thin doors to `TransactionService` and `transactions.queries`."""
 
-from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from django.http import HttpResponseBase
+from django.http import HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404
 from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework.decorators import action
@@ -19,7 +18,7 @@ from fintech_core.schema import IDEMPOTENCY_KEY, problems
 from transactions import queries
 from transactions.filters import EntryFilter
 from transactions.models import Transaction, TransactionLedger
-from transactions.pages import Entries, EntryRow
+from transactions.pages import Entries, Shape
 from transactions.serializers import (
     LedgerEntrySerializer,
     MoneyAnswerSerializer,
@@ -28,9 +27,6 @@ from transactions.serializers import (
     TransactionSerializer,
     TransferRequestSerializer,
     money_answer_to,
-    present_line,
-    present_moved,
-    present_own_entry,
 )
 from transactions.services import TransactionService, Transfer
 from transactions.views.currency import without_own_currency
@@ -46,14 +42,11 @@ class EntryPagination(CursorPagination):
 class TransactionViewSet(GenericViewSet[Any]):
     """The caller's transactions. Another person's do not exist here (404)."""
 
-    queryset = TransactionLedger.objects.none()  # for the schema; see get_queryset
+    queryset = TransactionLedger.objects.none()  # for the schema; see _page
     serializer_class = TransactionSerializer
     pagination_class = SequencePagination
     filterset_class = EntryFilter
     lookup_value_converter = "uuid"
-
-    def get_queryset(self) -> Any:
-        return Entries(of_user=caller_of(self.request).pk)
 
     def get_serializer_context(self) -> dict[str, Any]:
         return {**super().get_serializer_context(), "caller_id": caller_of(self.request).pk}
@@ -124,8 +117,8 @@ class TransactionViewSet(GenericViewSet[Any]):
         summary="List your transactions",
         responses={200: TransactionSerializer(many=True), **problems(400, 401)},
     )
-    def list(self, request: Request) -> Response:
-        return self._page(present_moved)
+    def list(self, request: Request) -> HttpResponse:
+        return self._page(Shape.TRANSACTION)
 
     @extend_schema(
         operation_id="transactions_history_list",
@@ -134,8 +127,8 @@ class TransactionViewSet(GenericViewSet[Any]):
         responses={200: TransactionHistorySerializer(many=True), **problems(400, 401)},
     )
     @action(detail=False, serializer_class=TransactionHistorySerializer)
-    def history(self, request: Request) -> Response:
-        return self._page(present_line)
+    def history(self, request: Request) -> HttpResponse:
+        return self._page(Shape.LINE)
 
     @extend_schema(
         operation_id="ledger_list",
@@ -144,8 +137,8 @@ class TransactionViewSet(GenericViewSet[Any]):
         responses={200: LedgerEntrySerializer(many=True), **problems(400, 401)},
     )
     @action(detail=False, serializer_class=LedgerEntrySerializer, url_path="ledger")
-    def own_ledger(self, request: Request) -> Response:
-        return self._page(present_own_entry)
+    def own_ledger(self, request: Request) -> HttpResponse:
+        return self._page(Shape.ENTRY)
 
     @extend_schema(
         summary="Read a transaction",
@@ -173,7 +166,7 @@ class TransactionViewSet(GenericViewSet[Any]):
     def _transaction(self, pk: UUID) -> Transaction:
         return get_object_or_404(queries.transactions_of(caller_of(self.request).pk), pk=pk)
 
-    def _page(self, present: Callable[[EntryRow], dict[str, Any]]) -> Response:
-        entries: Any = self.get_queryset()  # enough of a query set for both
-        rows: Any = self.paginate_queryset(self.filter_queryset(entries))
-        return self.get_paginated_response([present(row) for row in rows])
+    def _page(self, shape: Shape) -> HttpResponse:
+        entries: Any = Entries(of_user=caller_of(self.request).pk, shape=shape)
+        page: Any = self.paginate_queryset(self.filter_queryset(entries))
+        return self.get_paginated_response(page)
