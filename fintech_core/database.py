@@ -102,8 +102,7 @@ def send_along(statement: str, **parameters: Any) -> None:
     if not (_travelling.get() and connection.in_atomic_block):
         execute(statement, **parameters)
         return
-    with connection.cursor() as cursor:
-        connection.connection.waiting.append(cursor.mogrify(statement, parameters or None))
+    connection.connection.keep_waiting(statement, parameters or None)
 
 
 def query(statement: str, **parameters: Any) -> list[Any]:

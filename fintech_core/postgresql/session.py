@@ -24,6 +24,10 @@ class Session(extensions.connection):
         status = self.get_transaction_status()
         return bool(status != extensions.TRANSACTION_STATUS_IDLE)
 
+    def keep_waiting(self, query: str, parameters: Any) -> None:
+        """Have a statement sent with the next one."""
+        self.waiting.append(self.cursor().mogrify(query, parameters))
+
     def forget_waiting(self) -> None:
         """What waits will not be sent; but BEGIN is still owed, if it is."""
         self.waiting = [statement for statement in self.waiting if statement is BEGIN]
