@@ -44,9 +44,21 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """How Django begins an atomic block with drivers that are left in autocommit mode."""
         self.connection.waiting = [BEGIN]
 
+    def _set_autocommit(self, autocommit: bool) -> None:
+        """Django asks for autocommit again when an atomic block has ended.
+
+        If neither COMMIT nor ROLLBACK has, because a signal came between, what follows must not
+        become part of that transaction: PostgreSQL rolls back what is hung up on.
+        """
+        session = self.connection
+        if autocommit and self._is_ours() and (session.waiting or session.in_transaction):
+            self.close()
+        else:
+            super()._set_autocommit(autocommit)  # type: ignore[misc]  # the stubs lack it
+
     def _commit(self) -> None:
         if not self._is_ours():
-            super()._commit()  # type: ignore[misc]  # the stubs lack it
+            super()._commit()  # type: ignore[misc]
         elif self.connection.waiting == [BEGIN]:
             self.connection.waiting = []
         elif self.connection.waiting or self.connection.in_transaction:

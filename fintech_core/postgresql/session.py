@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from psycopg2 import Error, extensions
+from psycopg2 import extensions
 
 BEGIN = b"BEGIN"
 
@@ -50,7 +50,7 @@ class Cursor(extensions.cursor):
         waiting, session.waiting = session.waiting, []
         try:
             super().execute(b"; ".join([*waiting, self.mogrify(query, parameters)]))
-        except Error:
+        except BaseException:
             if waiting[0] is BEGIN and not session.in_transaction:  # not even that was done
                 session.waiting = waiting
             raise

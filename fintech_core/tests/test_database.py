@@ -231,6 +231,27 @@ class TestTransactions:
             be_cut_off()
         assert query("SELECT 1") == [(1,)]
 
+    @pytest.mark.parametrize("has_waiting", [False, True])
+    def test_given_a_signal_in_the_commit_then_nothing_later_is_part_of_it(
+        self, monkeypatch, has_waiting
+    ):
+        def interrupted(_statement):
+            raise KeyboardInterrupt
+
+        @transaction.atomic
+        def write():
+            with sent_together():
+                execute("SET application_name = 'interrupted'")
+                if has_waiting:
+                    send_along("SET application_name = 'waited'")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(connection, "_end", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                write()
+        assert query("SELECT now() = statement_timestamp()") == [(True,)]
+        assert query("SHOW application_name") == [("",)]
+
     def test_given_transactions_by_hand_then_commit_and_rollback_mean_what_they_say(self, noted):
         transaction.set_autocommit(False)
         try:
