@@ -73,53 +73,36 @@ def retry_on_conflict(work: Callable[[], Result]) -> Result:
     raise AssertionError("unreachable")
 
 
-_travelling: ContextVar[list[str] | None] = ContextVar("travelling", default=None)
+_travelling: ContextVar[bool] = ContextVar("travelling", default=False)
 
 
 @contextmanager
 def sent_together() -> Iterator[None]:
     """Let what `send_along` is given travel with the statement after it, in one round trip.
 
-    What is left at the end goes then; after an exception it does not go at all, for the database
-    transaction that this is in is lost.
+    The last ones travel with whatever ends the database transaction that this is in. After an
+    exception they do not go at all, for that transaction is lost.
     """
-    if _travelling.get() is not None:  # the outer one carries it, in its order
+    if _travelling.get():
         yield
         return
-    waiting: list[str] = []
-
-    def carry(execute: Any, sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
-        if not waiting:
-            return execute(sql, params, many, context)
-        if many:
-            raise NotImplementedError("executemany does not travel with other statements")
-        together = "; ".join([*waiting, _spelt_out(context["cursor"], sql, params)])
-        waiting.clear()
-        return execute(together, None, False, context)
-
-    token = _travelling.set(waiting)
+    token = _travelling.set(True)
     try:
-        with connection.execute_wrapper(carry):
-            yield
-            if waiting:
-                execute(waiting.pop())
+        yield
+    except BaseException:
+        if connection.connection is not None:
+            connection.connection.forget_waiting()
+        raise
     finally:
         _travelling.reset(token)
 
 
 def send_along(statement: str, **parameters: Any) -> None:
     """Run one statement whose answer nobody needs: with the next one within `sent_together`."""
-    waiting = _travelling.get()
-    if waiting is None:
+    if not (_travelling.get() and connection.in_atomic_block):
         execute(statement, **parameters)
         return
-    with connection.cursor() as cursor:
-        waiting.append(_spelt_out(cursor, statement, parameters or None))
-
-
-def _spelt_out(cursor: Any, sql: str, parameters: Any) -> str:
-    text: bytes = cursor.mogrify(sql, parameters)
-    return text.decode()
+    connection.connection.keep_waiting(statement, parameters or None)
 
 
 def query(statement: str, **parameters: Any) -> list[Any]:

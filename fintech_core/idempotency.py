@@ -122,7 +122,7 @@ class IdempotentCall:
         return cls(
             user_id=cast(UUID, request.user.pk),
             operation=f"{request.method} {request.path}",
-            key=read_key(request.headers.get("Idempotency-Key")),
+            key=read_key(request.META.get("HTTP_IDEMPOTENCY_KEY")),
             fingerprint=fingerprint_of(asked),
             present=present,
             status=status,

@@ -7,10 +7,12 @@ an email address, a phone number or an IBAN does not reach the disk.
 
 import logging
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import structlog
+from concurrent_log_handler import ConcurrentRotatingFileHandler
 
 _SECRET_NAMES = re.compile(
     r"pass(word|wd)?$|secret|token|authorization|cookie|signature|api_key|document_number|iban|"
@@ -66,6 +68,30 @@ class _OnceFormatter(structlog.stdlib.ProcessorFormatter):
         return line
 
 
+class SharedFileHandler(ConcurrentRotatingFileHandler):
+    """Appends to a file that other processes append to, too, and rotates it.
+
+    A line is appended by one write, which needs no lock. Once in `LOOK_SECONDS` a line is written
+    with one, and then it is asked whether the file is full, or another process has rotated it;
+    lines until then are in the file that was rotated.
+    """
+
+    LOOK_SECONDS = 1.0
+
+    _looks_again_at = 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        now = time.monotonic()
+        if now >= self._looks_again_at:
+            self._looks_again_at = now + self.LOOK_SECONDS
+            super().emit(record)
+            return
+        try:
+            self.do_write(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+
 _SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
@@ -97,7 +123,7 @@ def logging_config(log_dir: str, level: str = "INFO") -> dict[str, Any]:
     if log_dir:
         Path(log_dir).mkdir(parents=True, exist_ok=True)
         handlers["file"] = {
-            "class": "concurrent_log_handler.ConcurrentRotatingFileHandler",
+            "class": "fintech_core.logs.SharedFileHandler",
             "filename": str(Path(log_dir) / "fintech_core.log"),
             "maxBytes": 20 * 1024 * 1024,
             "backupCount": 10,

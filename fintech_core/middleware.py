@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import structlog
+from corsheaders.middleware import CorsMiddleware
 from csp.middleware import CSPMiddleware
 from csp.utils import build_policy
 from django.conf import settings
@@ -16,6 +17,7 @@ from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.http import HttpRequest, HttpResponse
+from django.utils.cache import patch_vary_headers
 from django.utils.deprecation import MiddlewareMixin
 
 from fintech_core.exceptions import PayloadTooLarge, plain_problem, problem_of
@@ -36,7 +38,7 @@ class RequestIdMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        given = request.headers.get("X-Request-ID", "")
+        given = request.META.get("HTTP_X_REQUEST_ID", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -95,6 +97,17 @@ class PageAuthenticationMiddleware(_ForPages, AuthenticationMiddleware):
 
 class PageMessageMiddleware(_ForPages, MessageMiddleware):
     """What the admin says after a step."""
+
+
+class OriginMiddleware(CorsMiddleware):
+    """Whether a page of another origin may ask. Who names no origin is no such page."""
+
+    def __call__(self, request: HttpRequest) -> Any:
+        if "HTTP_ORIGIN" in request.META or request.method == "OPTIONS":
+            return super().__call__(request)
+        response = self.get_response(request)
+        patch_vary_headers(response, ("origin",))  # type: ignore[arg-type]  # nothing is async
+        return response
 
 
 class BodyLimitMiddleware:

@@ -8,6 +8,7 @@ import hashlib
 import ipaddress
 import logging
 import re
+import threading
 import time
 import unicodedata
 from typing import Any, ClassVar
@@ -15,9 +16,11 @@ from typing import Any, ClassVar
 from django.conf import settings
 from django.db import connection
 from django.http import HttpRequest
+from django.utils.functional import cached_property
 from django_ratelimit import core
 from django_ratelimit.core import _split_rate
 from django_redis import get_redis_connection
+from redis import Redis
 from redis.exceptions import RedisError
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
@@ -90,13 +93,27 @@ def seconds_to_wait(
     return None if is_within else window_end + 1 - int(time.time())
 
 
+class _Own(threading.local):
+    """A connection to Redis for each thread: to take one from a pool and give it back takes nearly
+    as long as the command. One that was lost is made anew, by the retry that the pool asks for.
+    """
+
+    @cached_property
+    def redis(self) -> Redis:
+        pool = get_redis_connection().connection_pool
+        return Redis(connection_pool=pool, single_connection_client=True)
+
+
+_own = _Own()
+
+
 def _counted_in_redis(counted: str, amount: int, limit: int, period: int) -> bool:
     """Whether there was room for `amount`; in one round trip, as a rule.
 
     The first says when to forget the count. What had no room is not counted, so that less may still
     find some.
     """
-    redis = get_redis_connection()
+    redis = _own.redis
     key = f"fintech:limit:{hashlib.sha256(counted.encode()).hexdigest()}"
     count = int(redis.incrby(key, amount))
     if count == amount:

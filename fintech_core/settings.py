@@ -74,11 +74,11 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "fintech_core.middleware.RequestIdMiddleware",
     "fintech_core.middleware.RequestLogMiddleware",
-    "django_prometheus.middleware.PrometheusBeforeMiddleware",
+    "fintech_core.metrics.MetricsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "fintech_core.middleware.PageSessionMiddleware",
-    "corsheaders.middleware.CorsMiddleware",
+    "fintech_core.middleware.OriginMiddleware",
     "fintech_core.middleware.PageCSPMiddleware",
     "fintech_core.middleware.DataMiddleware",
     "fintech_core.middleware.BodyLimitMiddleware",
@@ -88,7 +88,6 @@ MIDDLEWARE = [
     "fintech_core.middleware.PageAuthenticationMiddleware",
     "fintech_core.middleware.PageMessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "django_prometheus.middleware.PrometheusAfterMiddleware",
 ]
 
 TEMPLATES = [
@@ -344,6 +343,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["fintech_core.parsers.StrictJSONParser"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "fintech_core.negotiation.ContentNegotiation",
     "DEFAULT_FILTER_BACKENDS": ["fintech_core.filtering.FilterBackend"],
     "DEFAULT_PAGINATION_CLASS": "fintech_core.pagination.CursorPagination",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",

@@ -1,6 +1,6 @@
 """Pages of one person's ledger entries: history, transactions and entries are views of the same.
 
-The function in PostgreSQL (`migrations/0027_page_lines.py`) reads a page in one round trip, along
+The function in PostgreSQL (`migrations/0029_page_lines.py`) reads a page in one round trip, along
 one index, however deep it lies, and writes the JSON of each entry.
 """
 

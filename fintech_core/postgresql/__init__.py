@@ -1,1 +1,1 @@
-"""Django's backend for PostgreSQL, with a health check that costs no round trip."""
+"""Django's backend for PostgreSQL; health checks and BEGIN cost no round trip of their own."""

@@ -1,9 +1,20 @@
 """Statements that travel together arrive in the order in which they were sent."""
 
-import pytest
-from django.db import connection, transaction
+from io import StringIO
 
-from fintech_core.database import execute, query, send_along, sent_together
+import pytest
+from django.db import (
+    DataError,
+    IntegrityError,
+    InternalError,
+    OperationalError,
+    ProgrammingError,
+    connection,
+    transaction,
+)
+from django.test.utils import CaptureQueriesContext
+
+from fintech_core.database import execute, query, send_along, sent_together, violated_constraint
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -53,13 +64,210 @@ def test_given_no_parameters_when_carried_then_a_percent_sign_means_the_same(not
         assert cursor.fetchone() == ("a%",)
 
 
-def test_given_many_rows_when_something_waits_then_it_is_refused_not_mangled(noted):
-    @transaction.atomic
-    def send_many():
-        with sent_together(), connection.cursor() as cursor:
-            send_along(NOTE, what="first")
-            cursor.executemany("INSERT INTO noted (what) VALUES (%s)", [("a",), ("b",)])
+def test_given_many_rows_when_something_waits_then_it_goes_before_them(noted):
+    with transaction.atomic(), sent_together(), connection.cursor() as cursor:
+        send_along(NOTE, what="first")
+        cursor.executemany("INSERT INTO noted (what) VALUES (%s)", [("a",), ("b",)])
+    assert noted() == ["first", "a", "b"]
 
-    with pytest.raises(NotImplementedError):
-        send_many()
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda cursor: cursor.callproc("currval", ["noted_number_seq"]),
+        lambda cursor: cursor.copy_expert("COPY noted (what) FROM STDIN", StringIO("last\n")),
+    ],
+    ids=["callproc", "copy"],
+)
+def test_given_a_statement_that_takes_nothing_along_then_what_waits_goes_before_it(noted, send):
+    with transaction.atomic(), sent_together(), connection.cursor() as cursor:
+        send_along(NOTE, what="first")
+        send(cursor)
+        assert not connection.connection.waiting
+        transaction.set_rollback(True)
     assert noted() == []
+
+
+class TestRoundTrips:
+    """What reaches PostgreSQL, one text a round trip."""
+
+    @pytest.fixture(autouse=True)
+    def sent(self, noted):
+        with CaptureQueriesContext(connection) as queries:
+            self.texts = lambda: [query["sql"] for query in queries.captured_queries]
+            yield
+
+    def test_given_two_statements_when_committed_then_begin_went_with_the_first(self):
+        with transaction.atomic():
+            query("SELECT 1")
+            query("SELECT 2")
+        assert self.texts() == ["BEGIN; SELECT 1", "SELECT 2", "COMMIT"]
+
+    def test_given_statements_that_wait_when_committed_then_all_is_one_round_trip(self, noted):
+        with transaction.atomic(), sent_together():
+            send_along("SELECT 1")
+            send_along(NOTE, what="last")
+        assert self.texts() == ["BEGIN; SELECT 1; INSERT INTO noted (what) VALUES ('last'); COMMIT"]
+        assert noted() == ["last"]
+
+    @pytest.mark.parametrize("rolled_back", [False, True])
+    def test_given_no_statement_when_a_transaction_ends_then_nothing_is_sent(self, rolled_back):
+        with transaction.atomic():
+            transaction.set_rollback(rolled_back)
+        assert self.texts() == []
+
+    def test_given_what_waits_when_rolled_back_then_it_is_not_sent(self, noted):
+        with transaction.atomic(), sent_together():
+            query("SELECT 1")
+            send_along(NOTE, what="lost")
+            transaction.set_rollback(True)
+        assert self.texts() == ["BEGIN; SELECT 1", "ROLLBACK"]
+
+    def test_given_a_savepoint_when_it_is_undone_then_what_waits_in_it_is_not_sent(self, noted):
+        @transaction.atomic
+        def fail():
+            send_along(NOTE, what="lost")
+            raise LookupError
+
+        with transaction.atomic(), sent_together():
+            send_along(NOTE, what="before")
+            with pytest.raises(LookupError):
+                fail()
+            send_along(NOTE, what="after")
+        assert noted() == ["before", "after"]
+
+
+class TestTransactions:
+    """Whatever travels with what: all of a transaction is done, or nothing."""
+
+    def test_given_a_statement_that_fails_first_then_all_after_it_is_refused(self, noted):
+        @transaction.atomic
+        def go_on():
+            with pytest.raises(DataError):
+                query("SELECT 1 / 0")
+            execute(NOTE, what="lost")
+
+        with pytest.raises(InternalError, match="aborted"):
+            go_on()
+        assert noted() == []
+
+    def test_given_a_text_that_is_no_sql_when_going_on_then_the_transaction_is_still_whole(
+        self, noted
+    ):
+        with transaction.atomic(), sent_together():
+            send_along(NOTE, what="waited")
+            with pytest.raises(ProgrammingError):
+                query("SELEKT")
+            assert noted() == ["waited"]
+            transaction.set_rollback(True)
+        assert noted() == []
+
+    def test_given_what_waits_when_it_fails_with_the_commit_then_nothing_is_done(self, noted):
+        @transaction.atomic
+        def fail():
+            with sent_together():
+                execute(NOTE, what="lost")
+                send_along("SELECT 1 / 0")
+
+        with pytest.raises(DataError):
+            fail()
+        assert noted() == []
+
+    @pytest.mark.parametrize("send", [execute, send_along])
+    def test_given_a_rule_that_is_asked_at_commit_when_broken_then_it_is_named(self, noted, send):
+        execute(
+            "ALTER TABLE noted ADD CONSTRAINT said_once UNIQUE (what) DEFERRABLE INITIALLY DEFERRED"
+        )
+
+        @transaction.atomic
+        def say_twice():
+            with sent_together():
+                send(NOTE, what="twice")
+                send(NOTE, what="twice")
+
+        with pytest.raises(IntegrityError) as refusal:
+            say_twice()
+        assert violated_constraint(refusal.value) == "said_once"
+        assert noted() == []
+
+    def test_given_a_rule_that_is_called_for_early_when_broken_then_at_once(self, noted):
+        execute("ALTER TABLE noted ADD UNIQUE (what) DEFERRABLE INITIALLY DEFERRED")
+        with transaction.atomic():
+            execute("SET CONSTRAINTS ALL IMMEDIATE")
+            execute(NOTE, what="twice")
+            with pytest.raises(IntegrityError):
+                execute(NOTE, what="twice")
+            transaction.set_rollback(True)
+
+    def test_given_an_isolation_level_when_set_first_then_it_holds(self):
+        with transaction.atomic():
+            execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            assert query("SHOW transaction_isolation") == [("repeatable read",)]
+        assert query("SHOW transaction_isolation") == [("read committed",)]
+
+    def test_given_rows_read_by_and_by_when_in_a_transaction_then_they_are_its_own(self, noted):
+        with transaction.atomic(), sent_together():
+            send_along("INSERT INTO noted (what) SELECT n FROM generate_series(1, 9) n")
+            with connection.chunked_cursor() as cursor:
+                cursor.execute("SELECT what FROM noted ORDER BY number")
+                assert [cursor.fetchone()[0] for _ in range(9)] == list("123456789")
+            transaction.set_rollback(True)
+        assert noted() == []
+
+    def test_given_a_hook_when_committed_then_it_runs_after_what_waited(self, noted):
+        seen = []
+        with transaction.atomic(), sent_together():
+            send_along(NOTE, what="kept")
+            transaction.on_commit(lambda: seen.extend(noted()))
+        assert seen == ["kept"]
+
+    def test_given_a_lost_connection_when_committing_then_an_error_and_the_next_one_works(self):
+        @transaction.atomic
+        def be_cut_off():
+            [(pid,)] = query("SELECT pg_backend_pid()")
+            _end_session(pid)
+
+        with pytest.raises(OperationalError):
+            be_cut_off()
+        assert query("SELECT 1") == [(1,)]
+
+    @pytest.mark.parametrize("has_waiting", [False, True])
+    def test_given_a_signal_in_the_commit_then_nothing_later_is_part_of_it(
+        self, monkeypatch, has_waiting
+    ):
+        def interrupted(_statement):
+            raise KeyboardInterrupt
+
+        @transaction.atomic
+        def write():
+            with sent_together():
+                execute("SET application_name = 'interrupted'")
+                if has_waiting:
+                    send_along("SET application_name = 'waited'")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(connection, "_end", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                write()
+        assert query("SELECT now() = statement_timestamp()") == [(True,)]
+        assert query("SHOW application_name") == [("",)]
+
+    def test_given_transactions_by_hand_then_commit_and_rollback_mean_what_they_say(self, noted):
+        transaction.set_autocommit(False)
+        try:
+            execute(NOTE, what="kept")
+            transaction.commit()
+            execute(NOTE, what="lost")
+            transaction.rollback()
+        finally:
+            transaction.set_autocommit(True)
+        assert noted() == ["kept"]
+
+
+def _end_session(pid):
+    other = connection.copy()
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+    finally:
+        other.close()

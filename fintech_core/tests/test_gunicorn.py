@@ -61,11 +61,10 @@ def test_given_an_encoding_that_is_none_of_text_when_asking_then_no_failure(
 def requests_counted(web: Web) -> int:
     """Of all processes together; asking is one itself, and counted before it is answered."""
     with urllib.request.urlopen(f"{web.url}/metrics", timeout=10) as answer:
-        said = re.search(
-            r"^django_http_requests_before_.*_total (\S+)$", answer.read().decode(), re.M
-        )
-    assert said
-    return int(float(said[1]))
+        said = answer.read().decode()
+    counted = re.findall(r"^django_http_requests_total_by_method_total\{.*\} (\S+)$", said, re.M)
+    assert counted
+    return sum(int(float(count)) for count in counted)
 
 
 def test_given_a_worker_that_is_killed_when_asking_then_another_answers_and_no_count_is_lost(

@@ -195,6 +195,19 @@ class TestMetrics:
         assert response.status_code == 200
         assert b"django_http_requests_total" in response.content
 
+    def test_given_a_request_when_scraping_then_it_is_counted_and_timed_by_its_view(self):
+        Client().get("/api/health/live/")
+        Client().generic("BREW", "/api/health/live/")
+        scraped = Client().get("/metrics").content.decode()
+        for sample in (
+            'django_http_requests_total_by_method_total{method="GET"}',
+            'django_http_responses_total_by_status_view_method_total{method="GET",status="200",view="health-live"}',
+            'django_http_requests_latency_seconds_by_view_method_count{method="GET",view="health-live"}',
+            'django_http_requests_total_by_method_total{method="<invalid method>"}',
+        ):
+            assert sample in scraped
+        assert "BREW" not in scraped
+
     @pytest.mark.parametrize(
         "caller",
         [

@@ -9,7 +9,7 @@ import pytest
 import structlog
 from django.test import RequestFactory
 
-from fintech_core.logs import logging_config, scrub
+from fintech_core.logs import SharedFileHandler, logging_config, scrub
 
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJlLXNpZ25hdHVyZQ"
 
@@ -98,3 +98,52 @@ def test_given_a_folder_when_configuring_then_a_rotating_file_is_there(tmp_path)
     assert handlers["file"]["maxBytes"] > 0
     assert (tmp_path / "logs").is_dir()
     assert list(logging_config("")["handlers"]) == ["stdout"]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Handlers as processes have them, all with one file of 1,000 bytes."""
+    path, made = tmp_path / "app.log", []
+
+    def another():
+        made.append(SharedFileHandler(str(path), maxBytes=1_000, backupCount=50))
+        return made[-1]
+
+    another.lines = lambda: [
+        line for file in tmp_path.glob("app.log*") for line in file.read_text().splitlines()
+    ]
+    yield another
+    for handler in made:
+        handler.close()
+
+
+def _write(handler, text):
+    handler.handle(logging.LogRecord("x", logging.INFO, "f", 1, text, (), None))
+
+
+def test_given_a_full_file_when_another_process_rotates_it_then_no_line_is_lost(files, tmp_path):
+    # Given
+    mine, other = files(), files()
+    written = [f"{number} {'x' * 40}" for number in range(200)]
+    # When
+    for number, line in enumerate(written):
+        handler = (mine, other)[number % 2]
+        if number % 10 == 0:
+            handler._looks_again_at = 0  # a second later
+        _write(handler, line)
+    # Then
+    assert len(list(tmp_path.glob("app.log.*"))) > 1
+    assert sorted(files.lines()) == sorted(written)
+
+
+def test_given_a_file_that_was_rotated_when_a_second_has_passed_then_the_new_one_is_written(
+    files, tmp_path
+):
+    handler = files()
+    _write(handler, "before")
+    (tmp_path / "app.log").rename(tmp_path / "app.log.1")
+    _write(handler, "within the second")
+    handler._looks_again_at -= handler.LOOK_SECONDS
+    _write(handler, "after")
+    assert (tmp_path / "app.log.1").read_text() == "before\nwithin the second\n"
+    assert (tmp_path / "app.log").read_text() == "after\n"

@@ -2,6 +2,7 @@
 finds where it could not. As the serving role, whose rights production has."""
 
 from decimal import Decimal
+from uuid import uuid4
 
 import pytest
 from django.db import DatabaseError, connection, transaction
@@ -10,7 +11,7 @@ from payments import payouts
 from payments.models import Payout, SuspendedDeposit
 from payments.tests.factories import PaymentIntentFactory, PayoutFactory, pay_out, settle
 from transactions import posting
-from transactions.models import Account, Transaction, TransactionLedger
+from transactions.models import Account, Transaction
 from transactions.posting import Posting, post
 from transactions.services import TransactionService, Withdrawal
 from transactions.tests.helpers import breaches, close, person, refused_by
@@ -55,24 +56,17 @@ def unsent():
 
 def divert(monkeypatch):
     """From now on all but 1.00 of the side outside wallets is with `fees`."""
-    entries_of = posting._entries
+    enter = posting.Journal._enter_side
 
-    def entries(made, asked):
-        for entry in entries_of(made, asked):
-            yield entry
-            if entry.wallet_id is None:
-                rest = TransactionLedger(
-                    transaction=made,
-                    account=Account.FEES,
-                    entry_type=entry.entry_type,
-                    amount=entry.amount - 1,
-                    currency=made.currency,
-                    created_at=made.created_at,
-                )
-                entry.amount = Decimal("1.00")
-                yield rest
+    def divided(journal, made, side, entry_type):
+        enter(journal, made, side, entry_type)
+        entry = journal._entries[-1]
+        if "wallet_id" not in entry:
+            rest = {**entry, "id": uuid4(), "account": Account.FEES, "amount": made.amount - 1}
+            entry["amount"] = Decimal("1.00")
+            journal._entries.append(rest)
 
-    monkeypatch.setattr(posting, "_entries", entries)
+    monkeypatch.setattr(posting.Journal, "_enter_side", divided)
 
 
 class TestPayout:

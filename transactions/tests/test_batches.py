@@ -494,7 +494,7 @@ class TestOnce:
         [
             (posting, "send_along"),
             (batches, "_record"),
-            (TransferBatchLeg.objects, "bulk_create"),
+            (batches, "send_along"),
         ],
     )
     def test_given_a_crash_in_the_middle_when_retrying_then_it_is_done_once(

@@ -146,7 +146,7 @@ def test_given_a_crash_before_the_commit_when_retrying_then_it_happens_once(monk
         raise RuntimeError("power cut")
 
     with monkeypatch.context() as broken:
-        broken.setattr(posting, "_entry", crash)
+        broken.setattr(posting.Journal, "write", crash)
         failed = post(client, body, key="k")
     assert refusal(failed) == (500, "internal_error")
     assert b"power cut" not in failed.content

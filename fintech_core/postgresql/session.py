@@ -1,0 +1,68 @@
+"""The driver's connection and cursor: a statement may wait for the next one to take it along."""
+
+from typing import Any
+
+from psycopg2 import extensions
+
+BEGIN = b"BEGIN"
+
+
+class Session(extensions.connection):
+    """A connection, and the statements that wait to be sent with the next one.
+
+    psycopg2 stays in autocommit mode, for otherwise it sends BEGIN by itself, in a round trip of
+    its own. Here BEGIN waits like any other statement.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.waiting: list[bytes] = []
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether PostgreSQL is in one, or cannot be asked because the connection is lost."""
+        status = self.get_transaction_status()
+        return bool(status != extensions.TRANSACTION_STATUS_IDLE)
+
+    def keep_waiting(self, query: str, parameters: Any) -> None:
+        """Have a statement sent with the next one."""
+        self.waiting.append(self.cursor().mogrify(query, parameters))
+
+    def forget_waiting(self) -> None:
+        """What waits will not be sent; but BEGIN is still owed, if it is."""
+        self.waiting = [statement for statement in self.waiting if statement is BEGIN]
+
+    def send_waiting(self) -> None:
+        """Send what waits, for what comes next cannot take it along."""
+        if self.waiting:
+            last = self.waiting.pop()
+            with self.cursor() as cursor:
+                cursor.execute(last)
+
+
+class Cursor(extensions.cursor):
+    """Takes along what waits. The answer is that of the last statement."""
+
+    def execute(self, query: Any, parameters: Any = None) -> None:
+        session = self.connection
+        if not session.waiting:
+            return super().execute(query, parameters)
+        waiting, session.waiting = session.waiting, []
+        try:
+            super().execute(b"; ".join([*waiting, self.mogrify(query, parameters)]))
+        except BaseException:
+            if waiting[0] is BEGIN and not session.in_transaction:  # not even that was done
+                session.waiting = waiting
+            raise
+
+    def executemany(self, *args: Any) -> None:
+        self.connection.send_waiting()
+        super().executemany(*args)
+
+    def callproc(self, *args: Any) -> Any:
+        self.connection.send_waiting()
+        return super().callproc(*args)
+
+    def copy_expert(self, *args: Any, **options: Any) -> None:
+        self.connection.send_waiting()
+        super().copy_expert(*args, **options)
