@@ -43,6 +43,7 @@ from payments.models import (
     DepositRefund,
     PaymentIntent,
     Payout,
+    ReconciliationLine,
     ReconciliationRun,
     SandboxDelivery,
     WebhookEvent,
@@ -123,14 +124,15 @@ def unsigned_entries() -> int:
     return int(entries - (newest.entry_count if newest else 0))
 
 
-def settled_between(begin: datetime, end: datetime) -> int:
-    """Orders of every kind that a comparison of that time is about."""
+def compared_between(begin: datetime, end: datetime) -> int:
+    """Orders of every kind that a comparison of that day is about, and lines of its report."""
     sent = {"completed_at__gte": begin, "completed_at__lt": end}
     paid = {f"transaction__{bound}": moment for bound, moment in sent.items()}
     return (
         PaymentIntent.objects.filter(status="succeeded", **paid).count()
         + Payout.objects.filter(status="paid", **sent).count()
         + DepositRefund.objects.filter(status="succeeded", **sent).count()
+        + ReconciliationLine.objects.filter(gateway="sandbox", day=begin.date()).count()
     )
 
 
@@ -140,7 +142,7 @@ def settled_yesterday() -> int:
     yesterday = midnight - timedelta(days=1)
     if ReconciliationRun.objects.filter(gateway="sandbox", day=yesterday.date()).exists():
         return 0
-    return settled_between(yesterday, midnight)
+    return compared_between(yesterday, midnight)
 
 
 # For each job, how much it has to do.
@@ -219,7 +221,7 @@ def test_given_a_crowd_when_a_report_is_compared_then_by_indexes() -> None:
     plans = plans_of(compare)
     assert plans
     begin = datetime.combine(day, time(), tzinfo=UTC)
-    most = settled_between(begin, begin + timedelta(days=1)) * FOR_EACH
+    most = compared_between(begin, begin + timedelta(days=1)) * FOR_EACH
     assert not faults_of(plans, most=most)
 
 
