@@ -3,6 +3,7 @@
 Everything here fails closed: a tier that is missing, or that lacks a limit, allows nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any
@@ -40,20 +41,26 @@ def limits_of(wallet: Wallet, user: User) -> Limits:
     An override moves limits that the tier has. It grants none that the tier lacks, so nothing
     leaves the wallet of somebody who is not approved, whatever was set for it before.
     """
-    return Limits(**{name: _limit(name, wallet, user) for name in NAMES})
+    of_tier = _of_tier(user)
+    return Limits(**{name: _limit(name, of_tier, wallet) for name in NAMES})
 
 
-def _limit(name: str, wallet: Wallet, user: User) -> Any:
-    of_tier = settings.WALLET_LIMITS.get(tier_of(user), {}).get(name)
-    if of_tier is None:
+def _of_tier(user: User) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = settings.WALLET_LIMITS.get(tier_of(user), {})
+    return found
+
+
+def _limit(name: str, of_tier: Mapping[str, Any], wallet: Wallet) -> Any:
+    if of_tier.get(name) is None:
         return getattr(Limits, name)  # it allows nothing
-    chosen = wallet.limit_override and getattr(wallet.limit_override, name)
-    return of_tier if chosen is None else chosen
+    override = wallet.limit_override
+    chosen = getattr(override, name) if override else None
+    return of_tier[name] if chosen is None else chosen
 
 
 def has_room_for(wallet: Wallet, user: User, amount: Decimal) -> bool:
     """Whether the wallet may hold that much more, through payments that we can still refuse."""
-    return bool(wallet.balance + amount <= _limit("balance_max", wallet, user))
+    return bool(wallet.balance + amount <= _limit("balance_max", _of_tier(user), wallet))
 
 
 def require_room_for_deposit(wallet: Wallet, user: User, amount: Decimal) -> None:

@@ -22,7 +22,7 @@ STATEMENTS = {
     "POST /api/v1/payments/intents/": 18,
     "GET /api/v1/payments/intents/{id}/": 2,
     "POST /api/v1/payments/intents/{id}/cancel/": 4,
-    "POST /api/v1/payments/intents/{id}/simulate/": 7,
+    "POST /api/v1/payments/intents/{id}/simulate/": 6,
     "GET /api/v1/payments/payouts/": 2,
     "POST /api/v1/payments/payouts/": 22,
     "GET /api/v1/payments/payouts/{id}/": 2,

@@ -174,6 +174,8 @@ class TestGuarantees:
             cursor.execute(
                 "SELECT tgname FROM pg_trigger WHERE tgenabled IN ('O', 'A') AND NOT tgisinternal"
                 " UNION SELECT conname FROM pg_constraint WHERE convalidated"
+                " UNION SELECT indexrelid::regclass::text FROM pg_index"
+                " WHERE indisunique AND indisvalid"
             )
             there = {row[0] for row in cursor.fetchall()}
         apps = "users|wallet|transactions|payments|fintech_core"
