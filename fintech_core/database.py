@@ -102,7 +102,8 @@ def send_along(statement: str, **parameters: Any) -> None:
     if not (_travelling.get() and connection.in_atomic_block):
         execute(statement, **parameters)
         return
-    connection.connection.keep_waiting(statement, parameters or None)
+    with connection.wrap_database_errors:
+        connection.connection.keep_waiting(statement, parameters or None)
 
 
 def query(statement: str, **parameters: Any) -> list[Any]:

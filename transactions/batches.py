@@ -83,7 +83,7 @@ class _Books:
         self._parties = LockedParties(sender.pk, (leg.recipient for leg in legs))
         wallets = self._parties.wallets
         prefetch_related_objects(wallets, "limit_override")
-        self.journal = Journal(wallets)
+        self.journal = Journal()
         self.source = self._parties.source
         require_sender(self.source.user)
         self.allowance = Allowance(self.source, self._parties.spent)

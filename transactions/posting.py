@@ -57,8 +57,7 @@ def post_all(postings: Sequence[Posting], spent: Spent | None = None) -> list[Tr
     transaction. The database refuses whatever does not balance, does not follow from the wallet's
     previous entry, or takes a balance below zero or below what is held.
     """
-    sides = [side for posting in postings for side in (posting.debit, posting.credit)]
-    journal = Journal(side for side in sides if isinstance(side, Wallet))
+    journal = Journal()
     made = [journal.enter(posting) for posting in postings]
     journal.write(spent)
     return made
@@ -67,18 +66,16 @@ def post_all(postings: Sequence[Posting], spent: Spent | None = None) -> list[Tr
 class Journal:
     """Movements between locked wallets: entered one by one in memory, then written all at once."""
 
-    def __init__(self, wallets: Iterable[Wallet]) -> None:
-        """`wallets` are all that may be moved. They give the moment of every movement."""
-        self._moment = _ledger_time(wallets)
-        self._made: list[Row] = []
+    def __init__(self) -> None:
+        self._made: list[tuple[Transaction, Row]] = []
         self._moved: dict[UUID, Wallet] = {}
         self._entries: list[Row] = []
 
     def enter(self, posting: Posting) -> Transaction:
         """Move the wallets, in memory: the next decision finds them as this leaves them."""
-        row = _transaction(posting, self._moment)
-        self._made.append(row)
+        row = _transaction(posting)
         made = instance_of(Transaction, row)
+        self._made.append((made, row))
         relate(
             made,
             from_user=_owner(posting.debit),
@@ -87,10 +84,10 @@ class Journal:
         )
         made.moved = []
         if isinstance(posting.debit, Wallet):
-            posting.debit.debit(posting.amount, at=self._moment)
+            posting.debit.debit(posting.amount)
         self._enter_side(made, posting.debit, TransactionLedger.EntryType.DEBIT)
         if isinstance(posting.credit, Wallet):
-            posting.credit.credit(posting.amount, at=self._moment)
+            posting.credit.credit(posting.amount)
         self._enter_side(made, posting.credit, TransactionLedger.EntryType.CREDIT)
         return made
 
@@ -104,7 +101,6 @@ class Journal:
             "entry_type": entry_type,
             "amount": made.amount,
             "currency": made.currency,
-            "created_at": made.created_at,
         }
         if isinstance(side, Wallet):
             entry |= {
@@ -121,13 +117,27 @@ class Journal:
         """Write it with the next statement, if there is anything; see `post_all`."""
         if not self._made:
             return
+        self._date()
         send_along(
             "SELECT transactions_post(%(made)s, %(moved)s, %(entries)s, %(spent)s)",
-            made=_json(self._made),
+            made=_json([row for _, row in self._made]),
             moved=_json([_balance(wallet) for wallet in self._moved.values()]),
             entries=_json(self._entries),
             spent=spent and _json(vars(spent)),
         )
+
+    def _date(self) -> None:
+        """One moment for all. Only the wallets that did move decide it: another one, which somebody
+        was refused to pay, may be ahead of the clock."""
+        moment = _ledger_time(self._moved.values())
+        for made, row in self._made:
+            row["created_at"] = made.created_at = moment
+            if made.status == Transaction.Status.COMPLETED:
+                row["completed_at"] = made.completed_at = moment
+        for entry in self._entries:
+            entry["created_at"] = moment
+        for wallet in self._moved.values():
+            wallet.last_entry_at = moment
 
 
 def _json(rows: object) -> str:
@@ -135,10 +145,9 @@ def _json(rows: object) -> str:
     return json.dumps(rows, default=str)
 
 
-def _transaction(posting: Posting, moment: datetime) -> Row:
+def _transaction(posting: Posting) -> Row:
     made_id = uuid7()
     debtor, creditor = _owner(posting.debit), _owner(posting.credit)
-    completed = posting.status == Transaction.Status.COMPLETED
     return {
         "id": made_id,
         "reference_id": _reference(made_id),
@@ -154,8 +163,8 @@ def _transaction(posting: Posting, moment: datetime) -> Row:
         "description": posting.description,
         "metadata": dict(posting.metadata or {}),
         "effect_key": posting.effect_key,
-        "created_at": moment,
-        "completed_at": moment if completed else None,
+        "created_at": None,  # when all of it is written
+        "completed_at": None,
     }
 
 

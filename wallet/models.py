@@ -98,19 +98,19 @@ class Wallet(models.Model):
         """What can be spent now: `balance` less what holds reserve."""
         return self.balance - self.held
 
-    def credit(self, amount: Decimal, *, at: datetime) -> None:
-        """Add `amount` to this locked row, in memory; `wallet.services.save_balances` writes it.
+    def credit(self, amount: Decimal) -> None:
+        """Add `amount` to this locked row, in memory, as its next entry.
 
-        For TransactionService alone, which posts the entry.
+        For `transactions.posting` alone, which writes both, and says when.
         """
-        self._move(amount, at)
+        self._move(amount)
 
-    def debit(self, amount: Decimal, *, at: datetime) -> None:
+    def debit(self, amount: Decimal) -> None:
         """Take `amount` from this locked row, in memory; see `credit`.
 
         The caller has checked `available`; the database refuses a balance below zero or `held`.
         """
-        self._move(-amount, at)
+        self._move(-amount)
 
     def reserve(self, amount: Decimal) -> None:
         """Take `amount` from what is available, in memory; `wallet.services.save_held` writes it.
@@ -123,10 +123,9 @@ class Wallet(models.Model):
         """Make a hold's `amount` available again, in memory; see `reserve`."""
         self.held -= amount
 
-    def _move(self, change: Decimal, at: datetime) -> None:
+    def _move(self, change: Decimal) -> None:
         self.balance += change
         self.entry_count += 1
-        self.last_entry_at = at
 
 
 class WalletStep(models.Model):

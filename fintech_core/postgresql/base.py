@@ -6,7 +6,7 @@ from typing import Any
 from django.db.backends.postgresql import base
 from django.db.backends.utils import debug_transaction
 
-from fintech_core.postgresql.session import BEGIN, Cursor, Session
+from fintech_core.postgresql.session import BEGIN, TOGETHER, Cursor, Session
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -77,7 +77,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return self.connection is not None and self.connection.autocommit
 
     def _end(self, statement: bytes) -> None:
-        sent = b"; ".join([*self.connection.waiting, statement]).decode()
+        sent = TOGETHER.join([*self.connection.waiting, statement]).decode()
         with debug_transaction(self, sent), self.wrap_database_errors:
             self.connection.cursor().execute(statement)
 

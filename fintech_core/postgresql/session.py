@@ -5,6 +5,7 @@ from typing import Any
 from psycopg2 import extensions
 
 BEGIN = b"BEGIN"
+TOGETHER = b"\n; "  # on a line of its own, for a statement may end with a comment
 
 
 class Session(extensions.connection):
@@ -25,8 +26,12 @@ class Session(extensions.connection):
         return bool(status != extensions.TRANSACTION_STATUS_IDLE)
 
     def keep_waiting(self, query: str, parameters: Any) -> None:
-        """Have a statement sent with the next one."""
-        self.waiting.append(self.cursor().mogrify(query, parameters))
+        """Have a statement sent with the next one; at once, if the driver begins transactions."""
+        with self.cursor() as cursor:
+            if self.autocommit:
+                self.waiting.append(cursor.mogrify(query, parameters))
+            else:
+                cursor.execute(query, parameters)
 
     def forget_waiting(self) -> None:
         """What waits will not be sent; but BEGIN is still owed, if it is."""
@@ -45,11 +50,14 @@ class Cursor(extensions.cursor):
 
     def execute(self, query: Any, parameters: Any = None) -> None:
         session = self.connection
+        if self.name:  # it is declared by a statement that takes nothing along
+            session.send_waiting()
         if not session.waiting:
             return super().execute(query, parameters)
+        text = self.mogrify(query, parameters)  # may refuse, and then everything still waits
         waiting, session.waiting = session.waiting, []
         try:
-            super().execute(b"; ".join([*waiting, self.mogrify(query, parameters)]))
+            super().execute(TOGETHER.join([*waiting, text]))
         except BaseException:
             if waiting[0] is BEGIN and not session.in_transaction:  # not even that was done
                 session.waiting = waiting
@@ -62,6 +70,14 @@ class Cursor(extensions.cursor):
     def callproc(self, *args: Any) -> Any:
         self.connection.send_waiting()
         return super().callproc(*args)
+
+    def copy_from(self, *args: Any, **options: Any) -> None:
+        self.connection.send_waiting()
+        super().copy_from(*args, **options)
+
+    def copy_to(self, *args: Any, **options: Any) -> None:
+        self.connection.send_waiting()
+        super().copy_to(*args, **options)
 
     def copy_expert(self, *args: Any, **options: Any) -> None:
         self.connection.send_waiting()

@@ -6,6 +6,7 @@ import pytest
 from django.db import (
     DataError,
     IntegrityError,
+    InterfaceError,
     InternalError,
     OperationalError,
     ProgrammingError,
@@ -101,13 +102,15 @@ class TestRoundTrips:
         with transaction.atomic():
             query("SELECT 1")
             query("SELECT 2")
-        assert self.texts() == ["BEGIN; SELECT 1", "SELECT 2", "COMMIT"]
+        assert self.texts() == ["BEGIN\n; SELECT 1", "SELECT 2", "COMMIT"]
 
     def test_given_statements_that_wait_when_committed_then_all_is_one_round_trip(self, noted):
         with transaction.atomic(), sent_together():
             send_along("SELECT 1")
             send_along(NOTE, what="last")
-        assert self.texts() == ["BEGIN; SELECT 1; INSERT INTO noted (what) VALUES ('last'); COMMIT"]
+        assert self.texts() == [
+            "BEGIN\n; SELECT 1\n; INSERT INTO noted (what) VALUES ('last')\n; COMMIT"
+        ]
         assert noted() == ["last"]
 
     @pytest.mark.parametrize("rolled_back", [False, True])
@@ -121,7 +124,7 @@ class TestRoundTrips:
             query("SELECT 1")
             send_along(NOTE, what="lost")
             transaction.set_rollback(True)
-        assert self.texts() == ["BEGIN; SELECT 1", "ROLLBACK"]
+        assert self.texts() == ["BEGIN\n; SELECT 1", "ROLLBACK"]
 
     def test_given_a_savepoint_when_it_is_undone_then_what_waits_in_it_is_not_sent(self, noted):
         @transaction.atomic
@@ -271,3 +274,57 @@ def _end_session(pid):
             cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
     finally:
         other.close()
+
+
+class TestWhatWaits:
+    """It is neither lost nor sent at another time, whatever comes after it."""
+
+    def test_given_a_parameter_that_cannot_be_written_when_swallowed_then_what_waits_still_goes(
+        self, noted
+    ):
+        with transaction.atomic(), sent_together():
+            query("SELECT 1")
+            send_along(NOTE, what="waits")
+            with pytest.raises(ValueError, match="NUL"):
+                execute("SELECT %(text)s", text="\0")
+        assert noted() == ["waits"]
+
+    def test_given_a_comment_at_its_end_when_sent_along_then_what_follows_is_sent_as_well(
+        self, noted
+    ):
+        with transaction.atomic(), sent_together():
+            send_along(f"{NOTE} -- the first", what="one")
+            execute(f"{NOTE} -- the second", what="two")
+            send_along(f"{NOTE} -- the last", what="three")
+        assert noted() == ["one", "two", "three"]
+
+    def test_given_transactions_of_the_driver_when_rolled_back_then_nothing_goes_later(self, noted):
+        transaction.set_autocommit(False)
+        try:
+            with transaction.atomic(savepoint=False), sent_together():
+                send_along(NOTE, what="rolled back")
+            transaction.rollback()
+        finally:
+            transaction.set_autocommit(True)
+        assert noted() == []
+
+    def test_given_rows_copied_first_in_a_transaction_when_it_fails_then_they_are_gone(self, noted):
+        def fail():
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.copy_from(StringIO("copied\n"), "noted", columns=("what",))
+                raise LookupError
+
+        with pytest.raises(LookupError):
+            fail()
+        assert noted() == []
+
+    def test_given_a_lost_connection_when_sent_along_then_the_error_is_djangos(self):
+        def send_when_lost():
+            with transaction.atomic(), sent_together():
+                query("SELECT 1")
+                connection.connection.close()
+                send_along("SELECT 2")
+
+        with pytest.raises(InterfaceError):
+            send_when_lost()
+        assert query("SELECT 3") == [(3,)]

@@ -4,14 +4,18 @@ import os
 import re
 import signal
 import socket
+import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
-from fintech_core.tests.live import Web, wait_until
+from fintech_core.embedded.processes import free_port
+from fintech_core.tests.live import Process, Web, wait_until
 
 HTTPS = {"PUBLIC_BASE_URL": "https://api.example.com", "ALLOWED_HOSTS": "127.0.0.1"}
 
@@ -98,3 +102,73 @@ def test_given_a_process_whose_threads_are_busy_when_others_connect_then_the_oth
         slow.sendall(b"GET /api/health/live/ HTTP/1.1\r\n")  # and no end of it
         for _ in range(10):
             assert status(web, "/api/health/live/", {}) == 200
+
+
+SLOW = """
+import time
+
+
+def application(environ, start_response):
+    time.sleep(0.05)
+    start_response("200 OK", [("Content-Length", "0")])
+    return [b""]
+"""
+
+
+@contextmanager
+def slow_web(folder: Path) -> Iterator[tuple[Process, int]]:
+    """A server and its port: two processes of one thread; a request takes 50 milliseconds."""
+    (folder / "slow.py").write_text(SLOW)
+    port = free_port()
+    environment = {
+        "PYTHONPATH": str(folder),
+        "PORT": str(port),
+        "WEB_CONCURRENCY": "2",
+        "WEB_THREADS": "1",
+    }
+    log = folder / "web.log"
+    arguments = ["gunicorn", "slow", "--config", "fintech_core/gunicorn_conf.py"]
+    with Process(*arguments, log=log, environment=environment) as web:
+        wait_until(lambda: answers(port), 20, log.read_text)
+        yield web, port
+
+
+def answers(port: int) -> bool:
+    with suppress(OSError):
+        return ask(HTTPConnection("127.0.0.1", port, timeout=5)) == 200
+    return False
+
+
+def ask(connection: HTTPConnection) -> int:
+    connection.request("GET", "/")
+    response = connection.getresponse()
+    response.read()
+    return response.status
+
+
+def test_given_clients_that_never_pause_when_others_connect_then_all_are_served(
+    tmp_path: Path,
+) -> None:
+    served = [0] * 12
+
+    def never_pause(number: int) -> None:
+        connection = HTTPConnection("127.0.0.1", port, timeout=30)
+        while time.monotonic() < until:
+            ask(connection)
+            served[number] += 1
+
+    with slow_web(tmp_path) as (_, port), ThreadPoolExecutor(len(served)) as clients:
+        until = time.monotonic() + 6
+        list(clients.map(never_pause, range(len(served))))
+    assert min(served) > max(served) / 4
+
+
+def test_given_clients_that_wait_when_told_to_stop_then_they_are_answered(tmp_path: Path) -> None:
+    with slow_web(tmp_path) as (web, port), ThreadPoolExecutor(24) as clients:
+        asked = [
+            clients.submit(lambda: ask(HTTPConnection("127.0.0.1", port, timeout=20)))
+            for _ in range(24)
+        ]
+        time.sleep(0.2)  # all are connected, and some are served
+        web.stop()
+        assert [each.result() for each in asked] == [200] * 24

@@ -21,7 +21,8 @@ _TO_SOURCE = import_module("transactions.migrations.0016_refunds_to_source")
 
 # After the statement, so that entries of one wallet may come in any order. What was sealed early,
 # which SET CONSTRAINTS can call for, takes no entry any more: one sealed entry tells, for all of a
-# transaction's are sealed together.
+# transaction's are sealed together. And what one database transaction makes has one order, that of
+# the ids: two that each stand on what the other brought would make money of nothing.
 ENTRIES_FIT = """
 DROP TRIGGER transactions_ledger_entry_fits ON transactions_transactionledger;
 DROP TRIGGER transactions_ledger_books_are_open ON transactions_transactionledger;
@@ -68,6 +69,11 @@ BEGIN
                    THEN 'transactions_ledger_running_balance'
                    WHEN entry.created_at < earlier.created_at
                    THEN 'transactions_ledger_time_runs_forward'
+                   WHEN entry.transaction_id < earlier.transaction_id
+                        AND pg_current_xact_id() = (
+                            SELECT posted_in FROM transactions_transaction
+                             WHERE id = earlier.transaction_id LIMIT 1)
+                   THEN 'transactions_ledger_follows_one_order'
                END AS broken
           FROM posted entry
           LEFT JOIN LATERAL (SELECT posted_in, currency, created_at, from_user_id, to_user_id
@@ -75,7 +81,8 @@ BEGIN
                               WHERE id = entry.transaction_id LIMIT 1) made ON true
           LEFT JOIN LATERAL (SELECT currency, user_id FROM wallet_wallet
                               WHERE id = entry.wallet_id LIMIT 1) holder ON true
-          LEFT JOIN LATERAL (SELECT balance_after, created_at FROM transactions_transactionledger
+          LEFT JOIN LATERAL (SELECT transaction_id, balance_after, created_at
+                               FROM transactions_transactionledger
                               WHERE wallet_id = entry.wallet_id AND sequence = entry.sequence - 1
                               LIMIT 1) earlier ON true
     ) judged WHERE broken IS NOT NULL LIMIT 1;
@@ -130,6 +137,8 @@ DECLARE
     judged record;
     ids uuid[];
     digests bytea[];
+    outside_ids uuid[];
+    outside_digests bytea[];
 BEGIN
     -- Perhaps it was with the first of this database transaction.
     IF (SELECT true FROM transactions_transactionledger entry
@@ -204,6 +213,14 @@ BEGIN
                 WHERE entry.transaction_id = made.id
                ) books
          WHERE made.posted_in = pg_current_xact_id()
+           -- Sealed early; or long ago, in another cluster, whose transactions had these numbers.
+           AND (SELECT true FROM transactions_transactionledger entry
+                 WHERE entry.transaction_id = made.id
+                   AND (SELECT true FROM transactions_ledgerseal
+                         WHERE wallet_id = entry.wallet_id AND sequence = entry.sequence LIMIT 1)
+                 LIMIT 1) IS NULL
+           AND (SELECT true FROM transactions_outsideseal
+                 WHERE transaction_id = made.id LIMIT 1) IS NULL
     LOOP
         IF judged.broken IS NOT NULL THEN
             RAISE EXCEPTION 'transaction %, %: a % of % % at %, fee %; its % entries, % of them '
@@ -213,8 +230,13 @@ BEGIN
                 judged.credits
                 USING ERRCODE = '23514', CONSTRAINT = judged.broken;
         END IF;
-        ids := ids || judged.id;
-        digests := digests || judged.digest;
+        IF judged.wallets > 0 THEN
+            ids := ids || judged.id;
+            digests := digests || judged.digest;
+        ELSE
+            outside_ids := outside_ids || judged.id;
+            outside_digests := outside_digests || judged.digest;
+        END IF;
     END LOOP;
     -- The books are right, and are sealed.
     INSERT INTO transactions_ledgerseal (wallet_id, sequence, seal)
@@ -230,19 +252,18 @@ BEGIN
                        LIMIT 1) END AS earlier
              FROM transactions_transactionledger entry
             WHERE entry.transaction_id = made.id AND entry.wallet_id IS NOT NULL
-              AND (SELECT true FROM transactions_ledgerseal
-                    WHERE wallet_id = entry.wallet_id AND sequence = entry.sequence
-                    LIMIT 1) IS NULL
            OFFSET 0
            ) unsealed;
-    IF NEW.from_user_id IS NULL AND NEW.to_user_id IS NULL THEN
+    IF outside_ids IS NOT NULL THEN
         PERFORM pg_advisory_xact_lock('transactions_outsideseal'::regclass::oid::bigint);
         INSERT INTO transactions_outsideseal (sequence, transaction_id, seal)
-        SELECT coalesce(max(sequence), 0) + 1, NEW.id,
-               sha256(coalesce((array_agg(seal))[1], zero)
-                      || digests[array_position(ids, NEW.id)])
-          FROM (SELECT sequence, seal FROM transactions_outsideseal
-                 ORDER BY sequence DESC LIMIT 1) previous;
+        SELECT previous.sequence + row_number() OVER (ORDER BY made.id), made.id,
+               transactions_seals(previous.seal, made.digest) OVER (ORDER BY made.id)
+          FROM unnest(outside_ids, outside_digests) made (id, digest)
+         CROSS JOIN (SELECT coalesce(max(sequence), 0) AS sequence,
+                            coalesce((array_agg(seal))[1], zero) AS seal
+                       FROM (SELECT sequence, seal FROM transactions_outsideseal
+                              ORDER BY sequence DESC LIMIT 1) newest) previous;
     END IF;
     RETURN NULL;
 END $$;

@@ -37,6 +37,7 @@ from transactions.tests.helpers import (
     send,
     set_limits,
 )
+from transactions.tests.proofs import tamper
 from users.models import User
 from users.tests.factories import UserFactory
 
@@ -668,3 +669,22 @@ class TestRules:
         torn = self._made(batch.user, status="partial", count=2, failed=1)
         with refused_by("transactions_transferbatch_atomic_is_whole"):
             torn.save(force_insert=True)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_given_a_refused_recipient_ahead_of_the_clock_when_sending_then_the_others_are_paid(owner):
+    """A clock stepped back: the wallet of somebody whom nobody pays does not date the others."""
+    alice, early, bob = person("10.00"), person("10.00"), person()
+    ahead = f"'{datetime.now(tz=UTC) + timedelta(minutes=10)}'"
+    deposit = f"SELECT id FROM transactions_transaction WHERE to_user_id = '{early.pk}'"
+    tamper(
+        owner,
+        f"UPDATE transactions_transactionledger SET created_at = {ahead}"
+        f" WHERE transaction_id IN ({deposit})",
+        f"UPDATE transactions_transaction SET created_at = {ahead}, completed_at = {ahead}"
+        f" WHERE id IN ({deposit})",
+        f"UPDATE wallet_wallet SET last_entry_at = {ahead} WHERE user_id = '{early.pk}'",
+    )
+    answer = direct(alice, INDEPENDENT, (early, "500.00"), (bob, "1.00"))
+    assert [leg["status"] for leg in answer.content["results"]] == ["failed", "succeeded"]
+    assert balance(bob) == Decimal("1.00")

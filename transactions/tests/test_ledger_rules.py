@@ -1,11 +1,11 @@
 """The invariants hold in PostgreSQL: for the application's own role, and for raw SQL."""
 
 from decimal import Decimal
-from uuid import uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, IntegrityError, ProgrammingError, connection, transaction
+from uuid_utils.compat import uuid7
 
 from transactions.models import Transaction
 from transactions.services import TransactionService
@@ -51,7 +51,7 @@ class Forgery:
     def __init__(self, user, amount: str = "5.00") -> None:
         wallet = Wallet.objects.get(user=user)
         self.user, self.wallet, self.amount = user.pk, wallet.pk, amount
-        self.id = uuid4()
+        self.id = uuid7()
         self.sequence = wallet.entry_count + 1
         self.balance_after = wallet.balance + Decimal(amount)
 

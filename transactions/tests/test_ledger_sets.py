@@ -6,6 +6,7 @@ from uuid import uuid4
 import pytest
 from django.db import connection, transaction
 from django.utils import timezone
+from uuid_utils.compat import uuid7
 
 from transactions.models import (
     LedgerSeal,
@@ -260,3 +261,114 @@ class TestReferences:
         with refused_by("transactions_transferbatchleg_fits"), transaction.atomic():
             batch.save(force_insert=True)
             TransferBatchLeg.objects.create(**{"batch_id": batch.pk, "index": 0, **leg})
+
+
+INSERT_TRANSFER = """
+INSERT INTO transactions_transaction
+    (id, reference_id, type, status, amount, currency, fee, refunded_amount, from_user_id,
+     to_user_id, description, metadata, created_at, completed_at)
+VALUES (%(id)s, left(%(id)s::text, 32), 'transfer', 'completed', %(amount)s, 'USD', 0, 0,
+        %(payer)s, %(payee)s, '', '{}', %(at)s, %(at)s)
+"""
+
+
+class TestOneOrder:
+    """Two transfers that each come before the other: each brings what the other one needs."""
+
+    @pytest.mark.parametrize("at", ["now", "2999-01-01T00:00:00Z"])
+    @pytest.mark.parametrize("together", [True, False])
+    def test_given_two_that_stand_on_each_other_when_inserting_then_refused(self, at, together):
+        alice, bob = person("10.00"), person("10.00")
+        first, second = uuid7(), uuid7()
+        moment = timezone.now().isoformat() if at == "now" else at
+        with refused_by("transactions_ledger_follows_one_order"), transaction.atomic():
+            for made, payer, payee in [(first, alice, bob), (second, bob, alice)]:
+                run(
+                    INSERT_TRANSFER,
+                    id=made,
+                    amount="1000.00",
+                    payer=payer.pk,
+                    payee=payee.pk,
+                    at=moment,
+                )
+            entries = [
+                self._entry(second, alice, 2, "credit", "1010.00"),
+                self._entry(first, alice, 3, "debit", "10.00"),
+                self._entry(first, bob, 2, "credit", "1010.00"),
+                self._entry(second, bob, 3, "debit", "10.00"),
+            ]
+            for some in [entries] if together else [[entry] for entry in entries]:
+                self._insert(moment, *some)
+        assert breaches() == []
+
+    @staticmethod
+    def _entry(made, owner, sequence, entry_type, balance_after):
+        return {
+            "id": made,
+            "account": "wallet",
+            "wallet": owner.wallet.pk,
+            "sequence": sequence,
+            "entry_type": entry_type,
+            "amount": "1000.00",
+            "currency": "USD",
+            "balance_after": balance_after,
+        }
+
+    @staticmethod
+    def _insert(moment, *entries):
+        insert, values = INSERT_ENTRY.split("VALUES")
+        with connection.cursor() as cursor:
+            rows = [
+                cursor.mogrify(values.replace("now()", f"'{moment}'"), entry).decode()
+                for entry in entries
+            ]
+            cursor.execute(f"{insert} VALUES {', '.join(rows)}")
+
+    def test_given_many_ids_when_made_one_after_the_other_then_they_rise(self):
+        made = [uuid7() for _ in range(10_000)]
+        assert made == sorted(made)
+
+
+class TestOtherCluster:
+    def test_given_old_transactions_with_numbers_to_come_when_sending_then_nobody_minds(
+        self, owner
+    ):
+        """After a restore: PostgreSQL counts its transactions anew, and meets the old numbers."""
+        alice, bob = person("100.00"), person()
+        for _ in range(12):
+            send(alice, bob, "1.00")
+        old = "- interval '1 day'"
+        tamper(
+            owner,
+            "UPDATE transactions_transaction made SET posted_in ="
+            " ((pg_current_xact_id()::text::bigint + 1 + place)::text)::xid8"
+            " FROM (SELECT id, row_number() OVER () AS place FROM transactions_transaction) old"
+            " WHERE old.id = made.id",
+            f"UPDATE transactions_transaction SET created_at = created_at {old},"
+            f" completed_at = completed_at {old}",
+            f"UPDATE transactions_transactionledger SET created_at = created_at {old}",
+            f"UPDATE wallet_wallet SET last_entry_at = last_entry_at {old}",
+        )
+        for _ in range(6):
+            assert send(alice, bob, "1.00").status == 201
+
+
+class TestOutside:
+    def test_given_many_for_no_wallet_when_committing_then_one_chain_seals_them(self):
+        alice = person()
+        made = [Forgery(alice) for _ in range(20)]
+        with transaction.atomic():
+            for each in made:
+                each.user = None
+                each.transaction()
+                insert_together(
+                    each.facts_outside(),
+                    {**each.facts_outside(), "account": "suspense", "entry_type": "credit"},
+                )
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT sequence, transaction_id, seal FROM transactions_outsideseal ORDER BY 1"
+            )
+            sealed = cursor.fetchall()
+        assert [row[:2] for row in sealed] == list(enumerate((each.id for each in made), 1))
+        assert len({bytes(row[2]) for row in sealed}) == 20
