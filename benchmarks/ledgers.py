@@ -1,5 +1,6 @@
 """Cases E and F: whether reading, writing and proving depend on how long the ledger is."""
 
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -47,13 +48,21 @@ def reading(bench: Bench) -> Result:
     )
 
 
+@dataclass(frozen=True)
+class Grown:
+    """A ledger, and how long it took to make it."""
+
+    database: Database
+    seconds: float
+
+
 def growth(bench: Bench) -> Result:
     """One service for each size of ledger, side by side; every other one idles."""
     probes: dict[str, Probe] = {}
     grown = {size: _grown(bench, size) for size in bench.scale.entries}
     with ExitStack() as stack:
-        for size, database in grown.items():
-            web = stack.enter_context(bench.web(database))
+        for size, one in grown.items():
+            web = stack.enter_context(bench.web(one.database))
             newest = page(web, bench.people.merchant, 1)
             probes[f"transfers at {size:,}"] = bench.transfers(web)
             probes[f"page at {size:,}"] = bench.reads(web, [newest])
@@ -70,13 +79,15 @@ def growth(bench: Bench) -> Result:
         for size in larger
         for what in ("transfers", "page")
     ]
-    proofs = {size: _proved(bench, database) for size, database in grown.items()}
-    return Result("F", taken, [*ratios, *_flat(proofs)], _proof_facts(proofs))
+    proofs = {size: _proved(bench, one.database) for size, one in grown.items()}
+    facts = _growth_facts(grown) | _proof_facts(proofs)
+    return Result("F", taken, [*ratios, *_flat(proofs)], facts)
 
 
-def _grown(bench: Bench, entries: int) -> Database:
+def _grown(bench: Bench, entries: int) -> Grown:
     database = bench.stage.create(f"entries{entries}", template=bench.populated)
     bench.progress.set_postfix_str(f"making {entries:,} entries")
+    began = time.monotonic()
     grow(
         database,
         transfers=entries // 2,
@@ -84,8 +95,16 @@ def _grown(bench: Bench, entries: int) -> Database:
         merchant_every=10,
         seed=bench.seed,
     )
+    seconds = time.monotonic() - began
     bench.stage.manage(database, "checkpoint_ledger").require("the checkpoint failed")
-    return database
+    return Grown(database, seconds)
+
+
+def _growth_facts(grown: Mapping[int, Grown]) -> dict[str, float | str]:
+    return {
+        f"{size:,} entries made": f"{one.seconds:.1f} s, {size / one.seconds:,.0f}/s"
+        for size, one in grown.items()
+    }
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,32 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg2.errors
 import pytest
 
+from benchmarks import growth
 from benchmarks.figures import Ratio, Target
 from benchmarks.proof import Broken, verify
 from benchmarks.servers import Database, Stage
 from fintech_core.embedded.environment import PROJECT
 from fintech_core.tests.test_make_run import clean_environment
+from transactions.models import Transaction, TransactionLedger
+from transactions.posting import _reference as reference
 from transactions.tests.helpers import person, send
+from users.models import User
+from wallet.models import Wallet
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path, dict(os.environ), ExitStack())
+
+
+@pytest.fixture
+def database() -> Database:
+    """This test's own."""
+    name = urlsplit(os.environ["DATABASE_URL"]).path.lstrip("/")
+    return Database(name, dict(os.environ))
 
 
 @pytest.fixture(scope="module")
@@ -75,15 +93,6 @@ class TestSmoke:
 class TestProof:
     """On this test's own database, by the command that a run ends with."""
 
-    @pytest.fixture
-    def stage(self, tmp_path: Path) -> Stage:
-        return Stage(tmp_path, dict(os.environ), ExitStack())
-
-    @pytest.fixture
-    def database(self) -> Database:
-        name = urlsplit(os.environ["DATABASE_URL"]).path.lstrip("/")
-        return Database(name, dict(os.environ))
-
     def test_given_a_balance_written_by_hand_when_proving_then_no_figures(
         self, stage: Stage, database: Database, owner: Any
     ) -> None:
@@ -111,6 +120,85 @@ class TestProof:
         verify(stage, database, sealed=False)
         with pytest.raises(Broken):
             verify(stage, database)
+
+
+# All that PostgreSQL knows of indexes, constraints and triggers, but for where they are stored.
+SCHEMA = [
+    "SELECT to_jsonb(pg_index), pg_get_indexdef(indexrelid) FROM pg_index ORDER BY indexrelid",
+    "SELECT to_jsonb(pg_constraint), pg_get_constraintdef(oid) FROM pg_constraint ORDER BY oid",
+    "SELECT to_jsonb(pg_trigger), pg_get_triggerdef(oid) FROM pg_trigger ORDER BY oid",
+]
+
+
+@pytest.mark.django_db(transaction=True)
+class TestGrowth:
+    """Few transfers in small batches, after a past that production made."""
+
+    TRANSFERS = 25
+
+    @pytest.fixture
+    def people(self, monkeypatch: pytest.MonkeyPatch) -> list[User]:
+        monkeypatch.setattr(growth, "BATCH", 10)
+        payers = [person("1000.00"), person("1000.00")]
+        send(*payers, "1.00")
+        return [*payers, person(), person(email="merchant@example.com")]
+
+    def grow(self, database: Database) -> None:
+        growth.grow(
+            database,
+            transfers=self.TRANSFERS,
+            merchant="merchant@example.com",
+            merchant_every=5,
+            seed=1,
+        )
+
+    def test_given_a_past_when_growing_then_the_ledger_is_what_production_could_have_written(
+        self, stage: Stage, database: Database, people: list[User]
+    ) -> None:
+        # Given
+        before = Transaction.objects.count()
+        # When
+        self.grow(database)
+        # Then
+        verify(stage, database)
+        assert Transaction.objects.count() == before + self.TRANSFERS
+        assert Wallet.objects.get(user=people[-1]).entry_count == self.TRANSFERS // 5
+        for made in Transaction.objects.all():
+            assert made.reference_id == reference(made.pk)
+
+    def test_given_a_grown_ledger_when_reading_it_by_number_then_ids_have_the_same_order(
+        self, database: Database, people: list[User]
+    ) -> None:
+        self.grow(database)
+        for user in people:
+            entries = TransactionLedger.objects.filter(wallet__user=user).order_by("sequence")
+            ids = list(entries.values_list("transaction_id", flat=True))
+            assert ids == sorted(ids)
+
+    def test_given_a_grown_ledger_when_asking_for_the_schema_then_it_is_the_one_before(
+        self, database: Database, people: list[User], owner: Any
+    ) -> None:
+        # Given
+        before = [asked(owner, question) for question in SCHEMA]
+        # When
+        self.grow(database)
+        # Then
+        assert [asked(owner, question) for question in SCHEMA] == before
+
+    def test_given_a_reference_twice_when_growing_then_the_database_refuses_it(
+        self, database: Database, people: list[User], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Given
+        twice = growth._TRANSFERS.replace(growth._REFERENCE, "'TX-TWICE'")
+        monkeypatch.setattr(growth, "_TRANSFERS", twice)
+        # Then
+        with pytest.raises(psycopg2.errors.UniqueViolation):
+            self.grow(database)
+
+
+def asked(owner: Any, question: str) -> Any:
+    owner.execute(question)
+    return owner.fetchall()
 
 
 class TestRatios:
