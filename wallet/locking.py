@@ -4,6 +4,7 @@ The functions in PostgreSQL (`migrations/0006_lock.py`) find, lock and read in o
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -53,10 +54,11 @@ class LockedParties:
 def _ids_and_emails(names: Iterable[str]) -> tuple[list[UUID], list[str]]:
     user_ids, emails = [], []
     for name in {name.lower() for name in names}:
-        try:
-            user_ids.append(UUID(name))
-        except ValueError:
+        if "@" in name:
             emails.append(name)
+        else:
+            with suppress(ValueError):  # what is neither names nobody
+                user_ids.append(UUID(name))
     return user_ids, emails
 
 
