@@ -1,5 +1,9 @@
 from django.apps import AppConfig
+from django.conf import settings
 from django.contrib.admin import apps as admin_apps
+from django.core.cache import close_caches
+from django.core.signals import request_finished, request_started
+from django.db import reset_queries
 from django.db.models.signals import post_migrate
 
 
@@ -15,9 +19,18 @@ class FintechCoreConfig(AppConfig):
         from fintech_core import checks  # noqa: F401 - registers the system checks
         from fintech_core.operations import give_operations_their_permissions
 
+        _stop_idle_work()
         post_migrate.connect(
             give_operations_their_permissions, dispatch_uid="fintech_core.operations"
         )
+
+
+def _stop_idle_work() -> None:
+    """Let no request look for what is not there: queries that were logged, for only debugging logs
+    them, and connections of the cache to close, for django-redis keeps them unless told not to."""
+    if not settings.DEBUG:
+        request_started.disconnect(reset_queries)
+    request_finished.disconnect(close_caches)
 
 
 class OperationsAdminConfig(admin_apps.AdminConfig):

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from django.db import OperationalError, connection
+from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,11 @@ _TRIES = 4
 
 # How far a process's clock, which is in a row's id, may be from the database's, which dates it.
 CLOCK_SLACK = timedelta(hours=1)
+
+
+def _connection() -> Any:
+    """This thread's. Django's `connection` looks it up anew for each of its attributes."""
+    return connections[DEFAULT_DB_ALIAS]
 
 
 def sqlstate(exc: BaseException) -> str:
@@ -43,7 +48,7 @@ def violated_constraint(exc: BaseException) -> str:
 
 def database_time() -> datetime:
     """The database's clock, now. Ask under the locks: a transaction may have waited for them."""
-    with connection.cursor() as cursor:
+    with _connection().cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
         (now,) = cursor.fetchone()
     return now
@@ -60,7 +65,7 @@ def retry_on_conflict(work: Callable[[], Result]) -> Result:
     `work` must own its transaction. Inside somebody else's it runs once, because a lost transaction
     can only be repeated as a whole.
     """
-    if connection.in_atomic_block:
+    if _connection().in_atomic_block:
         return work()
     for attempt in range(1, _TRIES + 1):
         try:
@@ -90,8 +95,8 @@ def sent_together() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if connection.connection is not None:
-            connection.connection.forget_waiting()
+        if (session := _connection().connection) is not None:
+            session.forget_waiting()
         raise
     finally:
         _travelling.reset(token)
@@ -99,6 +104,7 @@ def sent_together() -> Iterator[None]:
 
 def send_along(statement: str, **parameters: Any) -> None:
     """Run one statement whose answer nobody needs: with the next one within `sent_together`."""
+    connection = _connection()
     if not (_travelling.get() and connection.in_atomic_block):
         execute(statement, **parameters)
         return
@@ -108,12 +114,12 @@ def send_along(statement: str, **parameters: Any) -> None:
 
 def query(statement: str, **parameters: Any) -> list[Any]:
     """The rows of one statement, for what is said better in SQL than through the ORM."""
-    with connection.cursor() as cursor:
+    with _connection().cursor() as cursor:
         cursor.execute(statement, parameters or None)
         return list(cursor.fetchall())
 
 
 def execute(statement: str, **parameters: Any) -> None:
     """Run one statement that answers nothing."""
-    with connection.cursor() as cursor:
+    with _connection().cursor() as cursor:
         cursor.execute(statement, parameters or None)

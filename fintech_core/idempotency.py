@@ -21,7 +21,6 @@ from django.db import DatabaseError, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
-from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 
 from fintech_core.database import (
@@ -33,6 +32,7 @@ from fintech_core.database import (
 )
 from fintech_core.exceptions import CONTENT_TYPE, DomainError, problem_of
 from fintech_core.models import IdempotencyRecord
+from fintech_core.renderers import as_json
 
 REPLAY_HEADER = "Idempotent-Replayed"
 REMEMBERED_REFUSAL = 422
@@ -276,8 +276,7 @@ def read_key(header: str | None) -> str:
 
 def fingerprint_of(asked: Mapping[str, Any]) -> str:
     """SHA-256 of the validated request: equal for requests that mean the same."""
-    text = json.dumps(asked, sort_keys=True, separators=(",", ":"), default=_plain)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_canonical(asked).encode()).hexdigest()
 
 
 def _plain(value: object) -> str:
@@ -288,8 +287,11 @@ def _plain(value: object) -> str:
     raise TypeError(f"cannot fingerprint {type(value).__name__}")
 
 
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_plain).encode
+
+
 def _answer(status: int, body: Mapping[str, Any]) -> Answer:
-    return Answer(status, JSONRenderer().render(body).decode())
+    return Answer(status, as_json(body))
 
 
 def _store(record: IdempotencyRecord, answer: Answer) -> Answer:

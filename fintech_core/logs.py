@@ -5,14 +5,19 @@ Celery. `scrub` is the last step of every line, whoever wrote it: what looks lik
 an email address, a phone number or an IBAN does not reach the disk.
 """
 
+import json
 import logging
 import re
 import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import structlog
 from concurrent_log_handler import ConcurrentRotatingFileHandler
+from structlog.contextvars import get_contextvars
 
 _SECRET_NAMES = re.compile(
     r"pass(word|wd)?$|secret|token|authorization|cookie|signature|api_key|document_number|iban|"
@@ -41,31 +46,47 @@ def scrub(text: str) -> str:
     return text
 
 
-def _drop_secret_fields(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
-    event.pop("request", None)  # Django's own records carry it, with the query string
-    for name in event:
-        if _SECRET_NAMES.search(name):
-            event[name] = "[removed]"
-    return event
+@lru_cache(maxsize=1024)
+def _names_a_secret(field: str) -> bool:
+    return _SECRET_NAMES.search(field) is not None
 
 
-class _ScrubbedJSON:
-    """Renders the event and scrubs the finished line, tracebacks included."""
+# What nobody reads of a record, and takes a while to find out.
+logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
-    _render = structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
+# What every record has; Django's own carry the request as well, with the query string.
+_NOT_SHOWN = {*vars(logging.makeLogRecord({})), "message", "asctime", "rendered", "request"}
+# Never local variables: they hold tokens and personal data.
+_tell_exception = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=30)
+)
+_as_json = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
-    def __call__(self, logger: Any, name: str, event: dict[str, Any]) -> str:
-        return scrub(str(self._render(logger, name, event)))
 
-
-class _OnceFormatter(structlog.stdlib.ProcessorFormatter):
-    """Renders a record once, however many places it is written to."""
+class LineFormatter(logging.Formatter):
+    """Renders a record once, however many places it is written to; tracebacks are scrubbed, too."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: str | None = getattr(record, "rendered", None)
         if line is None:
-            line = record.rendered = super().format(record)
+            line = record.rendered = scrub(_as_json(_fields(record)))
         return line
+
+
+def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
+    fields: dict[str, Any] = {"event": record.getMessage()}
+    if record.stack_info:
+        fields["stack_info"] = record.stack_info
+    fields |= get_contextvars()
+    fields |= {"level": record.levelname.lower(), "logger": record.name}
+    fields |= {name: value for name, value in vars(record).items() if name not in _NOT_SHOWN}
+    for name in fields:
+        if _names_a_secret(name):
+            fields[name] = "[removed]"
+    fields["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    if record.exc_info:
+        return _tell_exception(None, "", fields | {"exc_info": record.exc_info})
+    return fields
 
 
 class SharedFileHandler(ConcurrentRotatingFileHandler):
@@ -92,25 +113,6 @@ class SharedFileHandler(ConcurrentRotatingFileHandler):
             self.handleError(record)
 
 
-_SHARED: list[Any] = [
-    structlog.contextvars.merge_contextvars,
-    structlog.stdlib.add_log_level,
-    structlog.stdlib.add_logger_name,
-    structlog.stdlib.ExtraAdder(),
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-]
-
-
-def configure_structlog() -> None:
-    """Send structlog's own loggers through the standard library's handlers."""
-    structlog.configure(
-        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )
-
-
 def logging_config(log_dir: str, level: str = "INFO") -> dict[str, Any]:
     """A `dictConfig`: stdout always, and a rotating file in `log_dir` unless it is empty."""
     handlers: dict[str, dict[str, Any]] = {
@@ -133,23 +135,7 @@ def logging_config(log_dir: str, level: str = "INFO") -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {
-            "json": {
-                "()": _OnceFormatter,
-                "foreign_pre_chain": _SHARED,
-                "processors": [
-                    structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                    _drop_secret_fields,
-                    # Never local variables: they hold tokens and personal data.
-                    structlog.processors.ExceptionRenderer(
-                        structlog.tracebacks.ExceptionDictTransformer(
-                            show_locals=False, max_frames=30
-                        )
-                    ),
-                    _ScrubbedJSON(),
-                ],
-            }
-        },
+        "formatters": {"json": {"()": LineFormatter}},
         "handlers": handlers,
         "root": {"handlers": list(handlers), "level": level},
         "loggers": {

@@ -6,6 +6,7 @@ many as anybody asks for.
 
 import time
 from collections.abc import Callable
+from functools import cache
 
 from django.http import HttpRequest, HttpResponse
 from django_prometheus.conf import PROMETHEUS_LATENCY_BUCKETS
@@ -30,6 +31,12 @@ _EXCEPTIONS = Counter(
 )
 # Each label has its own counter for ever, so callers may not invent methods.
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
+# They are kept for ever, so nobody need look for them under a lock.
+_requests, _answers, _seconds = (
+    cache(_REQUESTS.labels),
+    cache(_ANSWERS.labels),
+    cache(_SECONDS.labels),
+)
 
 
 class MetricsMiddleware:
@@ -41,11 +48,11 @@ class MetricsMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         started = time.perf_counter()
         method = request.method if request.method in _METHODS else "<invalid method>"
-        _REQUESTS.labels(method).inc()
+        _requests(method).inc()
         response = self.get_response(request)
         view = request.resolver_match.view_name if request.resolver_match else "<unnamed view>"
-        _ANSWERS.labels(response.status_code, view, method).inc()
-        _SECONDS.labels(view, method).observe(time.perf_counter() - started)
+        _answers(response.status_code, view, method).inc()
+        _seconds(view, method).observe(time.perf_counter() - started)
         return response
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> None:

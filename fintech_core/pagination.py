@@ -9,6 +9,8 @@ from rest_framework import pagination
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
 
+from fintech_core.renderers import for_scripts
+
 
 class CursorPagination(pagination.CursorPagination):
     """Newest first. The first ordering field must be unique and indexed within the list."""
@@ -56,9 +58,4 @@ class SequencePagination(CursorPagination):
         links = (json.dumps(link) for link in (self.get_next_link(), self.get_previous_link()))
         envelope = '{"next":%s,"previous":%s,"results":[%s]}'
         text = envelope % (*links, ",".join([row.text for row in page]))
-        return HttpResponse(_for_scripts(text), content_type="application/json")
-
-
-def _for_scripts(text: str) -> str:
-    """JSON may hold these two line ends as they are; JavaScript once could not."""
-    return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+        return HttpResponse(for_scripts(text), content_type="application/json")

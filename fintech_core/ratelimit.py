@@ -20,7 +20,6 @@ from django.utils.functional import cached_property
 from django_ratelimit import core
 from django_ratelimit.core import _split_rate
 from django_redis import get_redis_connection
-from redis import Redis
 from redis.exceptions import RedisError
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
@@ -95,16 +94,30 @@ def seconds_to_wait(
 
 class _Own(threading.local):
     """A connection to Redis for each thread: to take one from a pool and give it back takes nearly
-    as long as the command. One that was lost is made anew, by the retry that the pool asks for.
+    as long as the command.
     """
 
     @cached_property
-    def redis(self) -> Redis:
-        pool = get_redis_connection().connection_pool
-        return Redis(connection_pool=pool, single_connection_client=True)
+    def redis(self) -> Any:
+        return get_redis_connection().connection_pool.get_connection()
 
 
 _own = _Own()
+
+
+def _ask(*command: str | int) -> Any:
+    """Redis's answer to one command, with as many tries as the pool's settings allow.
+
+    As redis-py's client asks, whose layers take longer than the question. A connection that was
+    lost is made anew by the next try.
+    """
+    redis = _own.redis
+
+    def once() -> Any:
+        redis.send_command(*command)
+        return redis.read_response()
+
+    return redis.retry.call_with_retry(once, lambda _: redis.disconnect())
 
 
 def _counted_in_redis(counted: str, amount: int, limit: int, period: int) -> bool:
@@ -113,15 +126,14 @@ def _counted_in_redis(counted: str, amount: int, limit: int, period: int) -> boo
     The first says when to forget the count. What had no room is not counted, so that less may still
     find some.
     """
-    redis = _own.redis
     key = f"fintech:limit:{hashlib.sha256(counted.encode()).hexdigest()}"
-    count = int(redis.incrby(key, amount))
+    count = int(_ask("INCRBY", key, amount))
     if count == amount:
-        redis.expire(key, 2 * period)
+        _ask("EXPIRE", key, 2 * period)
     if count <= limit:
         return True
     if amount > 1:
-        redis.decrby(key, amount)
+        _ask("DECRBY", key, amount)
     return False
 
 

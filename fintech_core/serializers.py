@@ -7,6 +7,7 @@ from typing import Any
 from django.utils.functional import cached_property
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
+from rest_framework.validators import ProhibitSurrogateCharactersValidator
 
 # An answer must not grow with what was sent.
 UNKNOWN_NAMED = 20
@@ -43,6 +44,16 @@ class StrictSerializer(serializers.Serializer[Any]):
     def _writable_names(self) -> set[str]:
         return {name for name, field in self.fields.items() if not field.read_only}
 
+    # The fields of a class are the same in every request. The parent sorts them for each one.
+
+    @cached_property
+    def _writable_fields(self) -> list[Any]:
+        return [field for field in self.fields.values() if not field.read_only]
+
+    def _read_only_defaults(self) -> dict[str, Any]:
+        has_any = len(self._writable_fields) < len(self.fields)
+        return super()._read_only_defaults() if has_any else {}
+
 
 @cache
 def _instance(form: type[StrictSerializer]) -> StrictSerializer:
@@ -57,8 +68,25 @@ def _unknown_field() -> ErrorDetail:
     return ErrorDetail("There is no such field here.", code="unknown_field")
 
 
+class _NoSurrogates(ProhibitSurrogateCharactersValidator):
+    """As the parent, which looks at one character after the other; here only where one may be."""
+
+    def __call__(self, value: str) -> None:
+        if not value.isascii():
+            super().__call__(value)
+
+
 class TextField(serializers.CharField):
     """Text that arrived as text: a number or a boolean is refused, not turned into a string."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.validators = [
+            _NoSurrogates()
+            if isinstance(validator, ProhibitSurrogateCharactersValidator)
+            else validator
+            for validator in self.validators
+        ]
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):

@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from fintech_core.currencies import TWO_DECIMAL_CURRENCIES
 from fintech_core.environment import Environment
-from fintech_core.logs import configure_structlog, logging_config
+from fintech_core.logs import logging_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -452,7 +452,6 @@ FORMAT_MODULE_PATH = ["fintech_core.formats"]
 
 # --- Logging -----------------------------------------------------------------------------------
 LOG_DIR = env.str("LOG_DIR", default=str(BASE_DIR / "logs"))  # empty: stdout only
-configure_structlog()
 LOGGING = logging_config(LOG_DIR)
 
 UNFOLD = {

@@ -20,7 +20,7 @@ router = DefaultRouter(use_regex_path=False)
 router.include_root_view = False
 router.include_format_suffixes = False  # one URL for each thing
 # What is called most comes first: a path is compared with one pattern after the other.
-for app_urls in (transactions_urls, wallet_urls, payments_urls, users_urls, webhooks_urls):
+for app_urls in (wallet_urls, transactions_urls, payments_urls, users_urls, webhooks_urls):
     app_urls.register(router)
 
 urlpatterns = [

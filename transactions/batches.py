@@ -81,8 +81,8 @@ class _Books:
     def __init__(self, sender: User, legs: Iterable[Transfer]) -> None:
         require_sender(sender)
         self._parties = LockedParties(sender.pk, (leg.recipient for leg in legs))
-        wallets = self._parties.wallets
-        prefetch_related_objects(wallets, "limit_override")
+        overridden = [wallet for wallet in self._parties.wallets if wallet.limit_override_id]
+        prefetch_related_objects(overridden, "limit_override")
         self.journal = Journal()
         self.source = self._parties.source
         require_sender(self.source.user)
@@ -177,8 +177,8 @@ def _status(succeeded: int, count: int) -> TransferBatch.Status:
 
 def _row(batch: TransferBatch, leg: LegResult) -> dict[str, object]:
     return {
-        "batch_id": batch.pk,
+        "batch_id": batch.id,
         "index": leg.index,
-        "transaction_id": leg.made and leg.made.pk,
+        "transaction_id": leg.made and leg.made.id,
         "error_code": leg.refusal.code if leg.refusal else "",
     }

@@ -59,6 +59,8 @@ def _of(
 ) -> Iterator[Happened]:
     """What to tell the parties. To write down what nobody listens to would cost every transfer."""
     heard = {wallet.user_id for wallet, _ in made.moved if wallet.is_heard}
+    if not heard:
+        return
     if payer and made.from_user_id in heard:
         yield Happened(payer, made.from_user_id, _shown_to(made.from_user_id, made))
     if payee and made.to_user_id in heard:

@@ -28,7 +28,7 @@ class Allowance:
         """`wallet` is locked, and `used` and its owner are as they were read under the lock."""
         self._limits = limits_of(wallet, wallet.user)
         self._used = used
-        self.taken = Spent(wallet.pk, ZERO, 0)
+        self.taken = Spent(wallet.id, ZERO, 0)
 
     def take(self, amount: Decimal) -> None:
         """Count one debit that `require` lets through, in memory."""

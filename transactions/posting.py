@@ -73,15 +73,11 @@ class Journal:
 
     def enter(self, posting: Posting) -> Transaction:
         """Move the wallets, in memory: the next decision finds them as this leaves them."""
-        row = _transaction(posting)
+        debtor, creditor = _owner(posting.debit), _owner(posting.credit)
+        row = _transaction(posting, debtor, creditor)
         made = instance_of(Transaction, row)
         self._made.append((made, row))
-        relate(
-            made,
-            from_user=_owner(posting.debit),
-            to_user=_owner(posting.credit),
-            parent=posting.parent,
-        )
+        relate(made, from_user=debtor, to_user=creditor, parent=posting.parent)
         made.moved = []
         if isinstance(posting.debit, Wallet):
             posting.debit.debit(posting.amount)
@@ -96,7 +92,7 @@ class Journal:
     ) -> None:
         entry: Row = {
             "id": uuid7(),
-            "transaction_id": made.pk,
+            "transaction_id": made.id,
             "account": side,
             "entry_type": entry_type,
             "amount": made.amount,
@@ -105,11 +101,11 @@ class Journal:
         if isinstance(side, Wallet):
             entry |= {
                 "account": Account.WALLET,
-                "wallet_id": side.pk,
+                "wallet_id": side.id,
                 "sequence": side.entry_count,
                 "balance_after": side.balance,
             }
-            self._moved[side.pk] = side
+            self._moved[side.id] = side
             made.moved.append(MovedWallet(side, side.balance))
         self._entries.append(entry)
 
@@ -140,14 +136,12 @@ class Journal:
             wallet.last_entry_at = moment
 
 
-def _json(rows: object) -> str:
-    """Amounts, ids and times are text in it, so they stay exact."""
-    return json.dumps(rows, default=str)
+# Amounts, ids and times are text in it, so they stay exact.
+_json = json.JSONEncoder(default=str).encode
 
 
-def _transaction(posting: Posting) -> Row:
+def _transaction(posting: Posting, debtor: User | None, creditor: User | None) -> Row:
     made_id = uuid7()
-    debtor, creditor = _owner(posting.debit), _owner(posting.credit)
     return {
         "id": made_id,
         "reference_id": _reference(made_id),
@@ -157,9 +151,9 @@ def _transaction(posting: Posting) -> Row:
         "currency": posting.currency,
         "fee": ZERO,
         "refunded_amount": ZERO,
-        "from_user_id": debtor and debtor.pk,
-        "to_user_id": creditor and creditor.pk,
-        "parent_id": posting.parent and posting.parent.pk,
+        "from_user_id": debtor and debtor.id,
+        "to_user_id": creditor and creditor.id,
+        "parent_id": posting.parent and posting.parent.id,
         "description": posting.description,
         "metadata": dict(posting.metadata or {}),
         "effect_key": posting.effect_key,
@@ -170,7 +164,7 @@ def _transaction(posting: Posting) -> Row:
 
 def _balance(wallet: Wallet) -> Row:
     return {
-        "id": wallet.pk,
+        "id": wallet.id,
         "balance": wallet.balance,
         "entry_count": wallet.entry_count,
         "last_entry_at": wallet.last_entry_at,

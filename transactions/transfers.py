@@ -80,7 +80,7 @@ def target_of(parties: LockedParties, asked: Transfer) -> Wallet:
     target = parties.find(asked.recipient)
     if target is None:
         raise RecipientNotFound
-    if target.pk == parties.source.pk:
+    if target is parties.source:
         raise SelfTransfer
     return target
 

@@ -14,10 +14,10 @@ from transactions.views import (
 
 
 def register(router: DefaultRouter) -> None:
+    router.register("transactions", TransactionViewSet, basename="transaction")
     router.register("transactions/batch", BatchViewSet, basename="batch")
     router.register("transactions/holds", HoldViewSet, basename="hold")
     router.register("transactions/checkpoints", CheckpointViewSet, basename="checkpoint")
-    router.register("transactions", TransactionViewSet, basename="transaction")
     router.register("wallets", WalletLedgerViewSet, basename="wallet-ledger")
     router.register("wallets", WalletLimitsViewSet, basename="wallet-limits")
     router.register("wallets", WalletProofViewSet, basename="wallet-proof")

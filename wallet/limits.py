@@ -13,7 +13,7 @@ from django.conf import settings
 from fintech_core.money import format_amount
 from users.models import User
 from wallet.exceptions import LimitExceeded
-from wallet.models import ZERO, Wallet
+from wallet.models import ZERO, LimitOverride, Wallet
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ def limits_of(wallet: Wallet, user: User) -> Limits:
     An override moves limits that the tier has. It grants none that the tier lacks, so nothing
     leaves the wallet of somebody who is not approved, whatever was set for it before.
     """
-    of_tier = _of_tier(user)
-    return Limits(**{name: _limit(name, of_tier, wallet) for name in NAMES})
+    of_tier, override = _of_tier(user), _override_of(wallet)
+    return Limits(**{name: _limit(name, of_tier, override) for name in NAMES})
 
 
 def _of_tier(user: User) -> Mapping[str, Any]:
@@ -50,17 +50,22 @@ def _of_tier(user: User) -> Mapping[str, Any]:
     return found
 
 
-def _limit(name: str, of_tier: Mapping[str, Any], wallet: Wallet) -> Any:
-    if of_tier.get(name) is None:
+def _override_of(wallet: Wallet) -> LimitOverride | None:
+    return wallet.limit_override if wallet.limit_override_id else None
+
+
+def _limit(name: str, of_tier: Mapping[str, Any], override: LimitOverride | None) -> Any:
+    allowed = of_tier.get(name)
+    if allowed is None:
         return getattr(Limits, name)  # it allows nothing
-    override = wallet.limit_override
     chosen = getattr(override, name) if override else None
-    return of_tier[name] if chosen is None else chosen
+    return allowed if chosen is None else chosen
 
 
 def has_room_for(wallet: Wallet, user: User, amount: Decimal) -> bool:
     """Whether the wallet may hold that much more, through payments that we can still refuse."""
-    return bool(wallet.balance + amount <= _limit("balance_max", _of_tier(user), wallet))
+    most = _limit("balance_max", _of_tier(user), _override_of(wallet))
+    return bool(wallet.balance + amount <= most)
 
 
 def require_room_for_deposit(wallet: Wallet, user: User, amount: Decimal) -> None:

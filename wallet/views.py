@@ -4,12 +4,14 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+from django.http import HttpResponse
 from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
+from fintech_core.renderers import as_json
 from fintech_core.schema import problems
 from users.authentication import caller_of
 from wallet import queries, services
@@ -49,8 +51,9 @@ class WalletViewSet(GenericViewSet[Wallet]):
         responses={200: WalletSerializer, **problems(401)},
     )
     @action(detail=False)
-    def me(self, request: Request) -> Response:
-        return Response(WalletSerializer(queries.wallet_of(caller_of(request).pk)).data)
+    def me(self, request: Request) -> HttpResponse:
+        shown = WalletSerializer(queries.wallet_of(caller_of(request).pk)).data
+        return HttpResponse(as_json(shown), content_type="application/json")
 
     @extend_schema(
         summary="Freeze a wallet (staff)",

@@ -1,6 +1,7 @@
 """See the package. Django looks for a `DatabaseWrapper` in a module of this name."""
 
 import select
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from django.db.backends.postgresql import base
@@ -77,9 +78,16 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return self.connection is not None and self.connection.autocommit
 
     def _end(self, statement: bytes) -> None:
-        sent = TOGETHER.join([*self.connection.waiting, statement]).decode()
-        with debug_transaction(self, sent), self.wrap_database_errors:
+        with self._shown(statement), self.wrap_database_errors:
             self.connection.cursor().execute(statement)
+
+    def _shown(self, statement: bytes) -> AbstractContextManager[None]:
+        """In the log of queries, if there is one."""
+        if not self.queries_logged:
+            return nullcontext()
+        return debug_transaction(
+            self, TOGETHER.join([*self.connection.waiting, statement]).decode()
+        )
 
     def _savepoint_rollback(self, sid: str) -> None:
         self.connection.forget_waiting()

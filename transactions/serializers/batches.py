@@ -51,7 +51,7 @@ class LegResultSerializer(serializers.Serializer[LegResult]):
         return {
             "index": leg.index,
             "status": leg.status,
-            "transaction_id": str(leg.made.pk) if leg.made else None,
+            "transaction_id": str(leg.made.id) if leg.made else None,
             "error": RefusalSerializer(refusal).data if refusal else None,
         }
 

@@ -25,13 +25,13 @@ class PartySerializer(serializers.Serializer[User]):
 
 
 def present_party(person: User | None) -> dict[str, Any] | None:
-    return {"id": str(person.pk), "display_name": person.display_name} if person else None
+    return {"id": str(person.id), "display_name": person.display_name} if person else None
 
 
 def present_transaction(made: Transaction) -> dict[str, Any]:
     """What `TransactionSerializer` describes, a dozen times as fast: it is every money answer."""
     return {
-        "id": str(made.pk),
+        "id": str(made.id),
         "reference_id": made.reference_id,
         "type": str(made.type),
         "status": str(made.status),

@@ -1,5 +1,8 @@
+import socket
+
 import pytest
 
+from fintech_core import ratelimit
 from users.tests.factories import UserFactory, client_for
 from users.tests.helpers import at_once, get, login, patch, post, refusal
 from users.tests.test_registration import ALICE
@@ -13,7 +16,8 @@ def tight_limits(settings):
 
 
 @pytest.fixture
-def no_redis(settings):
+def no_redis(settings, monkeypatch):
+    monkeypatch.setattr(ratelimit, "_own", ratelimit._Own())  # or the connection is kept
     settings.CACHES = {
         "default": {**settings.CACHES["default"], "LOCATION": "redis://127.0.0.1:1/0"}
     }
@@ -101,6 +105,11 @@ class TestAtOnceAndWithoutRedis:
     def test_given_many_at_once_when_signing_in_then_no_more_than_allowed_get_through(self):
         answers = at_once(*[lambda n=n: login(f"{n}@example.com", WRONG) for n in range(8)])
         assert codes(answers) == [401] * 3 + [429] * 5
+
+    def test_given_a_lost_connection_when_signing_in_then_it_is_made_anew_and_still_counted(self):
+        assert codes(login("a@example.com", WRONG) for _ in range(3)) == [401] * 3
+        ratelimit._own.redis._sock.shutdown(socket.SHUT_RDWR)
+        assert codes([login("a@example.com", WRONG)]) == [429]
 
     @pytest.mark.usefixtures("no_redis")
     def test_given_no_redis_when_signing_in_then_counted_in_postgresql(self):
