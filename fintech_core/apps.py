@@ -1,8 +1,7 @@
 from django.apps import AppConfig
 from django.conf import settings
 from django.contrib.admin import apps as admin_apps
-from django.core.cache import close_caches
-from django.core.signals import request_finished, request_started
+from django.core.signals import request_started
 from django.db import reset_queries
 from django.db.models.signals import post_migrate
 
@@ -26,11 +25,9 @@ class FintechCoreConfig(AppConfig):
 
 
 def _stop_idle_work() -> None:
-    """Let no request look for what is not there: queries that were logged, for only debugging logs
-    them, and connections of the cache to close, for django-redis keeps them unless told not to."""
+    """Let no request look for queries that were logged: only debugging logs them."""
     if not settings.DEBUG:
         request_started.disconnect(reset_queries)
-    request_finished.disconnect(close_caches)
 
 
 class OperationsAdminConfig(admin_apps.AdminConfig):

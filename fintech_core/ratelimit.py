@@ -20,6 +20,7 @@ from django.utils.functional import cached_property
 from django_ratelimit import core
 from django_ratelimit.core import _split_rate
 from django_redis import get_redis_connection
+from redis import Redis
 from redis.exceptions import RedisError
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
@@ -94,12 +95,13 @@ def seconds_to_wait(
 
 class _Own(threading.local):
     """A connection to Redis for each thread: to take one from a pool and give it back takes nearly
-    as long as the command.
+    as long as the command. The client gives it back when the thread ends.
     """
 
     @cached_property
-    def redis(self) -> Any:
-        return get_redis_connection().connection_pool.get_connection()
+    def client(self) -> Redis:
+        pool = get_redis_connection().connection_pool
+        return Redis(connection_pool=pool, single_connection_client=True)
 
 
 _own = _Own()
@@ -111,7 +113,7 @@ def _ask(*command: str | int) -> Any:
     As redis-py's client asks, whose layers take longer than the question. A connection that was
     lost is made anew by the next try.
     """
-    redis = _own.redis
+    redis: Any = _own.client.connection
 
     def once() -> Any:
         redis.send_command(*command)

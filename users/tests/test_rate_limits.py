@@ -1,6 +1,7 @@
 import socket
 
 import pytest
+from django_redis import get_redis_connection
 
 from fintech_core import ratelimit
 from users.tests.factories import UserFactory, client_for
@@ -108,8 +109,16 @@ class TestAtOnceAndWithoutRedis:
 
     def test_given_a_lost_connection_when_signing_in_then_it_is_made_anew_and_still_counted(self):
         assert codes(login("a@example.com", WRONG) for _ in range(3)) == [401] * 3
-        ratelimit._own.redis._sock.shutdown(socket.SHUT_RDWR)
+        ratelimit._own.client.connection._sock.shutdown(socket.SHUT_RDWR)
         assert codes([login("a@example.com", WRONG)]) == [429]
+
+    def test_given_threads_that_end_when_signing_in_then_their_connections_are_given_back(self):
+        pool = get_redis_connection().connection_pool
+        login("a@example.com", WRONG)
+        before = len(pool._in_use_connections)
+        for _ in range(3):
+            at_once(lambda: login("a@example.com", WRONG))
+        assert len(pool._in_use_connections) == before
 
     @pytest.mark.usefixtures("no_redis")
     def test_given_no_redis_when_signing_in_then_counted_in_postgresql(self):
