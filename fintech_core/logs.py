@@ -51,11 +51,10 @@ def _names_a_secret(field: str) -> bool:
     return _SECRET_NAMES.search(field) is not None
 
 
-# What nobody reads of a record, and takes a while to find out.
-logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-
+# Where a record keeps its line.
+_LINE = "_fintech_core_line"
 # What every record has; Django's own carry the request as well, with the query string.
-_NOT_SHOWN = {*vars(logging.makeLogRecord({})), "message", "asctime", "rendered", "request"}
+_NOT_SHOWN = {*vars(logging.makeLogRecord({})), "message", "asctime", "request", _LINE}
 # Never local variables: they hold tokens and personal data.
 _tell_exception = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=30)
@@ -67,17 +66,28 @@ class LineFormatter(logging.Formatter):
     """Renders a record once, however many places it is written to; tracebacks are scrubbed, too."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line: str | None = getattr(record, "rendered", None)
+        line: str | None = getattr(record, _LINE, None)
         if line is None:
-            line = record.rendered = scrub(_as_json(_fields(record)))
+            line = _line_of(record)
+            setattr(record, _LINE, line)
         return line
 
 
+def _line_of(record: logging.LogRecord) -> str:
+    """Never raises: logging would then print the arguments as they are, secrets included."""
+    try:
+        return scrub(_as_json(_fields(record)))
+    except Exception as failure:
+        said = {"event": str(record.msg)[:1000] if isinstance(record.msg, str) else "?"}
+        said |= {"level": record.levelname.lower(), "logger": str(record.name)}
+        return scrub(_as_json(said | {"not_rendered": type(failure).__name__}))
+
+
 def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
-    fields: dict[str, Any] = {"event": record.getMessage()}
+    fields: dict[str, Any] = {"event": ""} | get_contextvars()
+    fields["event"] = record.getMessage()
     if record.stack_info:
         fields["stack_info"] = record.stack_info
-    fields |= get_contextvars()
     fields |= {"level": record.levelname.lower(), "logger": record.name}
     fields |= {name: value for name, value in vars(record).items() if name not in _NOT_SHOWN}
     for name in fields:

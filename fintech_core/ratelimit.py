@@ -21,7 +21,7 @@ from django_ratelimit import core
 from django_ratelimit.core import _split_rate
 from django_redis import get_redis_connection
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
@@ -116,8 +116,14 @@ def _ask(*command: str | int) -> Any:
     redis: Any = _own.client.connection
 
     def once() -> Any:
-        redis.send_command(*command)
-        return redis.read_response()
+        try:
+            redis.send_command(*command)
+            return redis.read_response()
+        except ResponseError:
+            raise
+        except BaseException:  # or the next command would read this one's answer
+            redis.disconnect()
+            raise
 
     return redis.retry.call_with_retry(once, lambda _: redis.disconnect())
 

@@ -47,6 +47,11 @@ def web(tmp_path_factory: pytest.TempPathFactory, django_db_setup: None) -> Iter
         yield started
 
 
+def test_given_a_start_when_the_server_speaks_of_itself_then_its_lines_are_whole(web: Web) -> None:
+    assert re.search(r"\[\d+\] \[INFO\] Booting worker", web.said())
+    assert "Logging error" not in web.said()
+
+
 def test_given_another_path_in_a_header_when_it_comes_from_here_then_the_real_one_is_served(
     web: Web,
 ) -> None:

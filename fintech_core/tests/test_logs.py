@@ -70,6 +70,36 @@ def test_given_a_field_with_a_telling_name_when_logging_then_its_value_is_gone(l
     assert line("event", **{name: "value-to-hide"})[name] == "[removed]"
 
 
+class Unsayable:
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("message", "args", "more"),
+    [
+        ("pay %s %s", (TOKEN,), {}),
+        ("pay %d", (TOKEN,), {}),
+        ("pay %s", (Unsayable(),), {}),
+        (Unsayable(), (), {}),
+        ("pay", (), {"whom": Unsayable()}),
+        ("pay", (), {"whom": {("a", "b"): TOKEN}}),
+    ],
+)
+def test_given_a_record_that_cannot_be_rendered_when_logging_then_it_is_said_and_nothing_shown(
+    line, message, args, more
+):
+    written = line(message, *args, **more)
+    assert written["not_rendered"] in {"TypeError", "RuntimeError", "ValueError"}
+    assert written["logger"] == "x"
+    assert TOKEN not in json.dumps(written)
+
+
+def test_given_a_bound_name_of_ours_when_logging_then_the_message_counts(line):
+    with structlog.contextvars.bound_contextvars(event="another"):
+        assert line("hello")["event"] == "hello"
+
+
 def test_given_djangos_own_record_of_a_request_when_logging_then_no_query_string(line):
     request = RequestFactory().get("/api/v1/users/?search=Brixton+Road")
     assert "Brixton" not in json.dumps(line("Not Found: %s", request.path, request=request))

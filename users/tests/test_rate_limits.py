@@ -1,4 +1,5 @@
 import socket
+import sys
 
 import pytest
 from django_redis import get_redis_connection
@@ -111,6 +112,17 @@ class TestAtOnceAndWithoutRedis:
         assert codes(login("a@example.com", WRONG) for _ in range(3)) == [401] * 3
         ratelimit._own.client.connection._sock.shutdown(socket.SHUT_RDWR)
         assert codes([login("a@example.com", WRONG)]) == [429]
+
+    def test_given_an_interrupt_before_the_answer_when_asking_again_then_it_gets_its_own(
+        self, monkeypatch
+    ):
+        assert ratelimit._ask("ECHO", "zero") == b"zero"
+        connection = ratelimit._own.client.connection
+        with monkeypatch.context() as interrupted:
+            interrupted.setattr(connection, "read_response", lambda: sys.exit(1))
+            with pytest.raises(SystemExit):
+                ratelimit._ask("ECHO", "first")
+        assert ratelimit._ask("ECHO", "second") == b"second"
 
     def test_given_threads_that_end_when_signing_in_then_their_connections_are_given_back(self):
         pool = get_redis_connection().connection_pool
