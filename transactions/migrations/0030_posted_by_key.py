@@ -1,13 +1,14 @@
-"""What checks and seals looks each row up by its key, from the first transaction on.
+"""What posts, checks and seals looks each row up by its key, from the first transaction on.
 
-The triggers of 0026 read small tables as a whole all the same, where no `LIMIT` speaks against it,
-and a session keeps that plan while the tables grow: in a young database each batch took longer than
-the one before. See wallet's `0009_lock_by_key`.
+Posting joins the wallets with what moves, and the triggers of 0026 have looks without a `LIMIT`.
+PostgreSQL would rather read small tables as a whole, and a session keeps that plan while they grow:
+in a young database each batch took longer than the one before. See wallet's `0009_lock_by_key`.
 """
 
 from django.db import migrations
 
 _FUNCTIONS = (
+    "transactions_post(json, json, json, json)",
     "transactions_ledger_entry_fits()",
     "transactions_transaction_seal()",
     "transactions_wallet_row_agrees()",
@@ -20,6 +21,6 @@ AS_PLANNED = [f"ALTER FUNCTION {name} RESET {how}" for name in _FUNCTIONS for ho
 
 
 class Migration(migrations.Migration):
-    dependencies = [("transactions", "0030_post_by_key")]
+    dependencies = [("transactions", "0029_page_lines"), ("wallet", "0009_lock_by_key")]
 
     operations = [migrations.RunSQL(BY_KEY, AS_PLANNED)]
