@@ -452,14 +452,15 @@ class TestSignature:
             "v1=abc",
             "t=nan,v1=abc",
             "t=1e9,v1=abc",
-            f"t={int(time.time())}",
-            f"t={int(time.time())},v1=",
-            f"t={int(time.time())},v1=é",
+            "t={now}",
+            "t={now},v1=",
+            "t={now},v1=é",
             "=,=,=",
             "t=" + "9" * 5000 + ",v1=a",
         ],
     )
     def test_given_a_hostile_header_when_verified_then_refused(self, header):
+        header = header.format(now=int(time.time()))
         with pytest.raises(InvalidSignature):
             StripeGateway.from_settings().verify(
                 headers={"stripe-signature": header}, body=self.body
