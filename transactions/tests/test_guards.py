@@ -128,11 +128,13 @@ def as_made(owner):
     """The functions and triggers of the ledger as they were, whatever a test does to them."""
     owner.execute(
         "SELECT pg_get_functiondef('transactions_append_only'::regproc),"
+        " pg_get_functiondef('transactions_transaction_seal'::regproc),"
         " pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = 'transactions_ledger_no_change'"
     )
-    [(function, trigger)] = owner.fetchall()
+    [(append_only, seal, trigger)] = owner.fetchall()
     yield
-    owner.execute(function)
+    owner.execute(append_only)
+    owner.execute(seal)
     owner.execute("DROP TABLE IF EXISTS elsewhere")
     owner.execute(
         "DROP TRIGGER IF EXISTS transactions_ledger_no_change ON transactions_transactionledger"
@@ -156,6 +158,24 @@ class TestSameNames:
         )
         detail = "function transactions_append_only: is not what the migrations made"
         assert [str(breach) for breach in breaches()] == [f"invariant 2: {detail}"]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "RESET search_path",
+            "SET search_path = pg_temp, public",
+            "SET row_security = off",
+            "RESET enable_seqscan",
+            "SET enable_seqscan = on",
+            "SECURITY INVOKER",
+        ],
+    )
+    def test_given_a_function_in_other_surroundings_when_verifying_then_it_is_named(
+        self, owner, change
+    ):
+        owner.execute(f"ALTER FUNCTION transactions_transaction_seal() {change}")
+        detail = "function transactions_transaction_seal: is not what the migrations made"
+        assert [str(breach) for breach in breaches()] == [f"invariant 7: {detail}"]
 
     @pytest.mark.parametrize(
         "instead",

@@ -2,16 +2,19 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations import RunSQL
 
-# A statement of one of four kinds; whatever else a migration runs is passed over.
+# `SET search_path = public, pg_temp`, as part of a function.
+_SETTING = r"\bSET (\w+) = (\w+(?:, \w+)*)"
+# A statement of one of five kinds; whatever else a migration runs is passed over.
 _STATEMENT = re.compile(
-    r"CREATE (?:OR REPLACE )?FUNCTION (?P<function>\w+)\((?:(?!CREATE ).)*?"
+    r"CREATE (?:OR REPLACE )?FUNCTION (?P<function>\w+)\((?P<header>(?:(?!CREATE ).)*?)"
     r"AS \$\$(?P<body>.*?)\$\$"
+    r"|ALTER FUNCTION (?P<altered>\w+)\([^)]*\) (?P<setting>SET [^;]+)"
     r"|DROP FUNCTION (?P<no_function>\w+)"
     r"|CREATE (?:CONSTRAINT )?TRIGGER (?P<trigger>\w+)\s+(?P<when>(?:BEFORE|AFTER)\s[\w\s,]+?)"
     r"\s+ON (?P<table>\w+)(?P<how>.*?)EXECUTE FUNCTION (?P<calls>\w+)\("
@@ -34,10 +37,22 @@ class Trigger:
 
 
 @dataclass(frozen=True)
-class Declared:
-    """By name, after the last migration. Of functions the body, where it is written as text."""
+class Function:
+    """What it does, where that is written as text, under which settings, and as its owner or not.
 
-    functions: dict[str, str]
+    Without its `search_path` a table of somebody's own could stand in for one of ours.
+    """
+
+    body: str
+    settings: frozenset[str]  # as in `pg_proc.proconfig`
+    is_its_owners: bool
+
+
+@dataclass(frozen=True)
+class Declared:
+    """By name, after the last migration."""
+
+    functions: dict[str, Function]
     triggers: dict[str, Trigger]
 
 
@@ -52,13 +67,21 @@ def declared() -> Declared:
 
 def _apply(match: re.Match[str], found: Declared) -> None:
     if name := match["function"]:
-        found.functions[name] = match["body"]
+        is_its_owners = "SECURITY DEFINER" in match["header"]
+        found.functions[name] = Function(match["body"], _settings(match["header"]), is_its_owners)
+    elif name := match["altered"]:
+        was = found.functions[name]
+        found.functions[name] = replace(was, settings=was.settings | _settings(match["setting"]))
     elif name := match["trigger"]:
         found.triggers[name] = _trigger(match)
     elif name := match["no_function"]:
         found.functions.pop(name, None)
     else:
         found.triggers.pop(match["no_trigger"], None)
+
+
+def _settings(text: str) -> frozenset[str]:
+    return frozenset(f"{name}={value}" for name, value in re.findall(_SETTING, text))
 
 
 def _trigger(match: re.Match[str]) -> Trigger:

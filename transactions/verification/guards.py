@@ -13,7 +13,7 @@ from django.db.models import Field, Model
 
 from fintech_core import roles
 from fintech_core.database import query
-from transactions.verification.declared import Trigger, declared
+from transactions.verification.declared import Function, Trigger, declared
 from transactions.verification.findings import Breach, Step
 
 Guarded = dict[str, int | None]  # the name of what guards, and the invariant that falls without it
@@ -183,8 +183,8 @@ _TRIGGERS_AS_THEY_ARE = """
 SELECT tgname, tgrelid::regclass::text, tgfoid::regproc::text, tgtype, tgqual IS NOT NULL
   FROM pg_trigger WHERE tgenabled IN ('O', 'A') AND NOT tgisinternal
 """
-_BODIES = """
-SELECT proname, prosrc FROM pg_proc
+_FUNCTIONS = """
+SELECT proname, prosrc, coalesce(proconfig, '{}'), prosecdef FROM pg_proc
  WHERE pronamespace = 'public'::regnamespace AND proname = ANY(%(names)s)
 """
 _REFERENCES_OFF = """
@@ -239,11 +239,12 @@ def _misplaced() -> Iterator[Breach]:
 def _rewritten() -> Iterator[Breach]:
     """A function that triggers or postings call, and that does something else by now."""
     wanted = declared().functions
-    found: dict[str, list[str]] = {}
-    for name, body in query(_BODIES, names=list(wanted)):
-        found.setdefault(name, []).append(body)
-    for name, body in wanted.items():
-        if found.get(name) != [body]:
+    found: dict[str, list[Function]] = {}
+    for name, body, settings, is_its_owners in query(_FUNCTIONS, names=list(wanted)):
+        one = Function(body, frozenset(settings), is_its_owners)
+        found.setdefault(name, []).append(one)
+    for name, function in wanted.items():
+        if found.get(name) != [function]:
             detail = "is not what the migrations made"
             yield Breach(_invariant_of(name), f"function {name}", detail)
 
