@@ -94,7 +94,7 @@ def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
     for name in fields:
         if _names_a_secret(name):
             fields[name] = "[removed]"
-    fields["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    fields["timestamp"] = datetime.now(UTC).replace(tzinfo=None).isoformat() + "Z"
     if record.exc_info:
         return _tell_exception(None, "", fields | {"exc_info": record.exc_info})
     return fields

@@ -30,7 +30,7 @@ def find_session(claims: Claims) -> Session | None:
     Every request asks, so PostgreSQL plans it once and the ORM does not spell it out each time. Of
     the user it reads what requests use; the rest is read when somebody asks for it.
     """
-    found = query(_FIND_SESSION, session=claims.session_id, user=claims.user_id)
+    found = query(_FIND_SESSION, session=claims.session, user=claims.user)
     if not found:
         return None
     user_at = len(_SESSION_COLUMNS)
