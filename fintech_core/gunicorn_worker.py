@@ -73,9 +73,9 @@ class FairWorker(ThreadWorker):
 
     @property
     def _somebody_waits(self) -> bool:
-        """For this thread, to be told to stop, or perhaps to be taken."""
-        looked = time.monotonic() - self._looked_at < PATIENCE_SECONDS
-        return not (self.alive and looked and self._in_threads <= self.cfg.threads)
+        """For this thread, to be told to stop, or perhaps to be taken, as nobody has looked."""
+        unseen = not self._accepting and time.monotonic() - self._looked_at >= PATIENCE_SECONDS
+        return unseen or not self.alive or self._in_threads > self.cfg.threads
 
     def _look(self) -> None:
         now = time.monotonic()

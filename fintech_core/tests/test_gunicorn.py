@@ -194,7 +194,8 @@ class Client:
         worker: Any = object.__new__(gunicorn_worker.FairWorker)
         worker.__dict__ |= {
             "cfg": SimpleNamespace(threads=2), "alive": True, "nr_conns": 2,
-            "keepalived_conns": [], "pending_conns": [], "_looked_at": time.monotonic(),
+            "keepalived_conns": [], "pending_conns": [], "_accepting": False,
+            "_looked_at": time.monotonic(),
         }  # fmt: skip
         self.worker = worker
         monkeypatch.setattr(gunicorn_worker, "PATIENCE_SECONDS", 60.0)
@@ -214,6 +215,14 @@ def test_given_a_client_that_asks_again_when_nobody_waits_then_its_thread_serves
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert Client(monkeypatch, sent=3).handled() == 3
+
+
+def test_given_a_free_thread_when_a_client_asks_again_then_newcomers_are_seen_without_a_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = Client(monkeypatch, sent=3)
+    client.worker.__dict__ |= {"_accepting": True, "_looked_at": float("-inf")}
+    assert client.handled() == 3
 
 
 @pytest.mark.parametrize(
