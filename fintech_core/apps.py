@@ -1,8 +1,10 @@
+import threading
+
 from django.apps import AppConfig
 from django.conf import settings
 from django.contrib.admin import apps as admin_apps
 from django.core.signals import request_started
-from django.db import reset_queries
+from django.db import connections, reset_queries
 from django.db.models.signals import post_migrate
 
 
@@ -25,9 +27,15 @@ class FintechCoreConfig(AppConfig):
 
 
 def _stop_idle_work() -> None:
-    """Let no request look for queries that were logged: only debugging logs them."""
+    """Let no request look for queries that were logged, which only debugging does, nor for an event
+    loop, at each of two dozen times that it asks for this thread's connection.
+
+    Django refuses to use a connection where an event loop runs. Where none does, its own storage is
+    a `threading.local` as well.
+    """
     if not settings.DEBUG:
         request_started.disconnect(reset_queries)
+    connections._connections = threading.local()  # type: ignore[attr-defined]  # before any is made
 
 
 class OperationsAdminConfig(admin_apps.AdminConfig):

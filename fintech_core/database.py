@@ -48,9 +48,7 @@ def violated_constraint(exc: BaseException) -> str:
 
 def database_time() -> datetime:
     """The database's clock, now. Ask under the locks: a transaction may have waited for them."""
-    with _connection().cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        (now,) = cursor.fetchone()
+    [(now,)] = query("SELECT clock_timestamp()")
     return now
 
 
@@ -114,9 +112,8 @@ def send_along(statement: str, **parameters: Any) -> None:
 
 def query(statement: str, **parameters: Any) -> list[Any]:
     """The rows of one statement, for what is said better in SQL than through the ORM."""
-    with _connection().cursor() as cursor:
-        cursor.execute(statement, parameters or None)
-        return list(cursor.fetchall())
+    rows: list[Any] = _connection().rows_of(statement, parameters or None)
+    return rows
 
 
 def execute(statement: str, **parameters: Any) -> None:

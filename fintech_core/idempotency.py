@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from functools import cached_property
 from typing import Any, cast
 from uuid import UUID
 
@@ -86,7 +87,7 @@ class Answer:
     def as_response(self) -> HttpResponse:
         """The stored bytes, unchanged, so that a replay equals the first answer to the letter."""
         content_type = CONTENT_TYPE if self.status >= 400 else "application/json"
-        response = HttpResponse(self.body, status=self.status, content_type=content_type)
+        response = HttpResponse(self.body.encode(), status=self.status, content_type=content_type)
         if self.replayed:
             response[REPLAY_HEADER] = "true"
         return response
@@ -119,14 +120,15 @@ class IdempotentCall:
 
         Raises IdempotencyKeyRequired or IdempotencyKeyInvalid.
         """
+        sent = request._request  # REST framework's own looks for each attribute in two places
         return cls(
             user_id=cast(UUID, request.user.pk),
-            operation=f"{request.method} {request.path}",
-            key=read_key(request.META.get("HTTP_IDEMPOTENCY_KEY")),
+            operation=f"{sent.method} {sent.path}",
+            key=read_key(sent.META.get("HTTP_IDEMPOTENCY_KEY")),
             fingerprint=fingerprint_of(asked),
             present=present,
             status=status,
-            request=request._request,
+            request=sent,
         )
 
     @classmethod
@@ -245,9 +247,9 @@ class IdempotentCall:
                 raise IdempotencyInProgress from exc
             raise
 
-    @property
+    @cached_property
     def _name(self) -> dict[str, Any]:
-        return {"user_id": self.user_id, "operation": self.operation, "key": self.key}
+        return {"user_id": str(self.user_id), "operation": self.operation, "key": self.key}
 
     def _records(self) -> QuerySet[IdempotencyRecord]:
         return IdempotencyRecord.objects.filter(**self._name)

@@ -34,7 +34,8 @@ _SECRET_TEXT = [
     ("://", re.compile(r"(://[^:/@\s]{1,64}:)[^@\s/]{1,128}@"), r"\1[secret]@"),
     ("@", re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@[\w-]{1,63}(\.[\w-]{1,63}){1,8}"), "[email]"),
     ("+", re.compile(r"(?<![\w+-])\+[1-9]\d{6,14}(?!\w)"), "[phone]"),
-    ("", re.compile(r"\b[A-Z]{2}\d{2}(?:[A-Z0-9]{4}){2,7}[A-Z0-9]{1,4}\b"), "[iban]"),
+    # It begins with a letter and looks back, as one is found sooner than a word's beginning is.
+    ("", re.compile(r"[A-Z](?<!\w[A-Z])[A-Z]\d\d(?:[A-Z0-9]{4}){2,7}[A-Z0-9]{1,4}\b"), "[iban]"),
 ]
 
 
@@ -93,7 +94,7 @@ def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
     for name in fields:
         if _names_a_secret(name):
             fields[name] = "[removed]"
-    fields["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    fields["timestamp"] = datetime.now(UTC).replace(tzinfo=None).isoformat() + "Z"
     if record.exc_info:
         return _tell_exception(None, "", fields | {"exc_info": record.exc_info})
     return fields

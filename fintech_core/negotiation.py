@@ -22,7 +22,7 @@ class ContentNegotiation(DefaultContentNegotiation):
         self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
     ) -> tuple[Any, str]:
         preferred = next(iter(renderers))
-        accepted = request.META.get("HTTP_ACCEPT", "*/*")
+        accepted = request._request.META.get("HTTP_ACCEPT", "*/*")
         if not format_suffix and accepted in ("*/*", preferred.media_type):
             return preferred, str(preferred.media_type)
         return super().select_renderer(request, renderers, format_suffix)

@@ -58,4 +58,4 @@ class SequencePagination(CursorPagination):
         links = (json.dumps(link) for link in (self.get_next_link(), self.get_previous_link()))
         envelope = '{"next":%s,"previous":%s,"results":[%s]}'
         text = envelope % (*links, ",".join([row.text for row in page]))
-        return HttpResponse(for_scripts(text), content_type="application/json")
+        return HttpResponse(for_scripts(text).encode(), content_type="application/json")

@@ -179,7 +179,7 @@ class RateLimit(BaseThrottle):
         return [f"user:{request.user.pk}"]
 
     def allow_request(self, request: Request, view: Any) -> bool:
-        if request.method not in self.methods:
+        if request._request.method not in self.methods:
             return True
         waits = [
             seconds_to_wait(
@@ -241,7 +241,7 @@ class TransferRateLimit(RateLimit):
 
 def _legs(request: Request) -> int:
     """How many transfers the body asks for, if it is a batch; its serializer bounds them."""
-    body = request.data if request.method == "POST" else None
+    body = request.data if request._request.method == "POST" else None
     transfers = body.get("transfers") if isinstance(body, dict) else None
     return len(transfers) if isinstance(transfers, list) else 0
 

@@ -151,6 +151,8 @@ CACHES = {
         },
     }
 }
+# Its default; unless it is stated, each request asks for it in vain, which takes longer.
+DJANGO_REDIS_CLOSE_CONNECTION = False
 
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {

@@ -5,7 +5,6 @@ movements are written in as many round trips as one.
 """
 
 import base64
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import orjson
 from uuid_utils.compat import uuid7
 
 from fintech_core.database import database_time, send_along
@@ -136,8 +136,9 @@ class Journal:
             wallet.last_entry_at = moment
 
 
-# Amounts, ids and times are text in it, so they stay exact.
-_json = json.JSONEncoder(default=str).encode
+def _json(rows: object) -> str:
+    """Amounts, ids and times are text in it, so they stay exact."""
+    return orjson.dumps(rows, default=str).decode()
 
 
 def _transaction(posting: Posting, debtor: User | None, creditor: User | None) -> Row:

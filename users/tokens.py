@@ -6,7 +6,7 @@ in the settings fixes the algorithm, a key that is not `SECRET_KEY`, `iss` and `
 
 import time
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from uuid import UUID
 
 from rest_framework_simplejwt.exceptions import TokenError
@@ -31,6 +31,16 @@ class Claims:
     jti: str
     is_refresh: bool
     expires_at: int  # seconds since 1970, UTC
+
+    # As text, made once for a token as it is read once.
+
+    @cached_property
+    def user(self) -> str:
+        return str(self.user_id)
+
+    @cached_property
+    def session(self) -> str:
+        return str(self.session_id)
 
 
 def new_refresh_token() -> RefreshToken:

@@ -43,7 +43,9 @@ class LockedParties:
         for row in rows:
             wallet = _locked(row)
             self.wallets.append(wallet)
-            self._by_name[str(wallet.user_id)] = self._by_name[wallet.user.email] = wallet
+            self._by_name[wallet.user.email] = wallet
+            if user_ids:
+                self._by_name[str(wallet.user_id)] = wallet
             if wallet.user_id == spender_id:
                 self.source, self.spent = wallet, Debits(*row[-4:])
 

@@ -53,7 +53,7 @@ class WalletViewSet(GenericViewSet[Wallet]):
     @action(detail=False)
     def me(self, request: Request) -> HttpResponse:
         shown = WalletSerializer(queries.wallet_of(caller_of(request).pk)).data
-        return HttpResponse(as_json(shown), content_type="application/json")
+        return HttpResponse(as_json(shown).encode(), content_type="application/json")
 
     @extend_schema(
         summary="Freeze a wallet (staff)",

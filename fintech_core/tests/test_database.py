@@ -13,6 +13,7 @@ from django.db import (
     connection,
     transaction,
 )
+from django.db.transaction import TransactionManagementError
 from django.test.utils import CaptureQueriesContext
 
 from fintech_core.database import execute, query, send_along, sent_together, violated_constraint
@@ -328,3 +329,48 @@ class TestWhatWaits:
         with pytest.raises(InterfaceError):
             send_when_lost()
         assert query("SELECT 3") == [(3,)]
+
+
+def test_given_rows_when_asked_for_without_a_cursor_then_as_a_cursor_fetches_them():
+    statement = """
+    SELECT number, number::numeric(15, 2), 'é' || number, timestamptz '2026-11-23 07:00+01',
+           uuidv7() IS NULL, '01890a5d-ac96-774b-bcce-b302099a8057'::uuid, NULL, '{"a": 1}'::jsonb
+      FROM generate_series(1, %(most)s) AS number
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(statement, {"most": 2})
+        fetched = cursor.fetchall()
+    rows = query(statement, most=2)
+    assert rows == fetched
+    assert [list(map(type, row)) for row in rows] == [list(map(type, row)) for row in fetched]
+    assert rows[0][3].tzinfo is fetched[0][3].tzinfo
+
+
+def test_given_a_transaction_that_is_lost_when_asking_then_refused_as_by_a_cursor():
+    with transaction.atomic():
+        with pytest.raises(DataError), transaction.atomic(savepoint=False):
+            query("SELECT 1 / 0")
+        with pytest.raises(TransactionManagementError):
+            query("SELECT 1")
+
+
+def test_given_somebody_who_watches_statements_when_asking_then_they_see_it():
+    seen = []
+
+    def watch(execute, sql, params, many, context):
+        seen.append(sql)
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(watch):
+        assert query("SELECT 1") == [(1,)]
+    assert seen == ["SELECT 1"]
+
+
+def test_given_a_lost_connection_when_asking_then_the_next_request_gets_another():
+    lost = connection.connection
+    with pytest.raises(OperationalError):
+        query("SELECT pg_terminate_backend(pg_backend_pid())")
+    assert connection.errors_occurred
+    connection.close_if_unusable_or_obsolete()
+    assert query("SELECT 1") == [(1,)]
+    assert connection.connection is not lost

@@ -11,9 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from gunicorn.workers.gthread import ThreadWorker
 
+from fintech_core import gunicorn_worker
 from fintech_core.embedded.processes import free_port
 from fintech_core.tests.live import Process, Web, wait_until
 
@@ -177,3 +181,72 @@ def test_given_clients_that_wait_when_told_to_stop_then_they_are_answered(tmp_pa
         time.sleep(0.2)  # all are connected, and some are served
         web.stop()
         assert [each.result() for each in asked] == [200] * 24
+
+
+class Client:
+    """A connection whose client has sent so many requests, and a worker of two threads for it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, sent: int) -> None:
+        self.served = 0
+        self.kept: object = True
+        self.sock, self.theirs = socket.socketpair()
+        self.theirs.sendall(b"." * sent)
+        worker: Any = object.__new__(gunicorn_worker.FairWorker)
+        worker.__dict__ |= {
+            "cfg": SimpleNamespace(threads=2), "alive": True, "nr_conns": 2,
+            "keepalived_conns": [], "pending_conns": [], "_accepting": False,
+            "_looked_at": time.monotonic(),
+        }  # fmt: skip
+        self.worker = worker
+        monkeypatch.setattr(gunicorn_worker, "PATIENCE_SECONDS", 60.0)
+        monkeypatch.setattr(ThreadWorker, "handle", lambda _worker, _conn: self.serve())
+
+    def serve(self) -> object:
+        self.served += 1
+        self.sock.recv(1)
+        return self.kept
+
+    def handled(self) -> int:
+        assert self.worker.handle(self) is self.kept
+        return self.served
+
+
+def test_given_a_client_that_asks_again_when_nobody_waits_then_its_thread_serves_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Client(monkeypatch, sent=3).handled() == 3
+
+
+def test_given_a_free_thread_when_a_client_asks_again_then_newcomers_are_seen_without_a_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = Client(monkeypatch, sent=3)
+    client.worker.__dict__ |= {"_accepting": True, "_looked_at": float("-inf")}
+    assert client.handled() == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"nr_conns": 3},  # one waits for a thread
+        {"alive": False},
+        {"_looked_at": 0.0},  # the main thread has not looked for long
+    ],
+)
+def test_given_a_client_that_asks_again_when_others_wait_then_it_takes_its_turn(
+    monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    client = Client(monkeypatch, sent=3)
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    client.worker._looked_at = 1000.0
+    client.worker.__dict__ |= change
+    assert client.handled() == 1
+
+
+@pytest.mark.parametrize("kept", [False, object()])
+def test_given_a_connection_that_is_over_when_answered_then_nobody_asks_it_again(
+    monkeypatch: pytest.MonkeyPatch, kept: object
+) -> None:
+    client = Client(monkeypatch, sent=3)
+    client.kept = kept
+    assert client.handled() == 1

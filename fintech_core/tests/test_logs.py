@@ -3,11 +3,14 @@
 import json
 import logging
 import logging.config
+import re
 import sys
 
 import pytest
 import structlog
 from django.test import RequestFactory
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fintech_core.logs import SharedFileHandler, logging_config, scrub
 
@@ -177,3 +180,16 @@ def test_given_a_file_that_was_rotated_when_a_second_has_passed_then_the_new_one
     _write(handler, "after")
     assert (tmp_path / "app.log.1").read_text() == "before\nwithin the second\n"
     assert (tmp_path / "app.log").read_text() == "after\n"
+
+
+IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?:[A-Z0-9]{4}){2,7}[A-Z0-9]{1,4}\b")
+
+
+@given(
+    st.lists(
+        st.sampled_from(["GB82WEST12345698765432", "DE89370400440532013000", "A", "é", "_", "7"])
+        | st.sampled_from([" ", "-", "GB", "82", "WEST1234", "x", "\n", "٣"])
+    ).map("".join)
+)
+def test_given_any_text_when_scrubbed_then_exactly_its_ibans_are_gone(text):
+    assert scrub(text) == IBAN.sub("[iban]", text)
