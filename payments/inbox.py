@@ -56,10 +56,12 @@ _HINT = "fintech:inbox:hint"
 _HINT_LASTS = timedelta(seconds=10)  # a task that is lost holds nobody up for longer
 RETRY_FIRST = timedelta(seconds=10)
 RETRY_LONGEST = timedelta(hours=1)
+_JITTER = (0.8, 1.2)
 ERROR_LENGTH = 500
 BATCH = 500
 BATCHES_MAX = 100
 TOGETHER = 100  # events that are tried in one go
+GATHER_SECONDS = 0.05  # how long the first of them waits for the others
 AGAIN_BATCHES_MAX = 10
 # An event can be older than what it is about: the gateway's answer with the reference may still be
 # on its way to us, or our process died with it and the client resumes the call.
@@ -171,19 +173,31 @@ def process(event_id: UUID) -> WebhookAttempt.Outcome | None:
     return next((_try(attempt) for attempt in _begin(1, pk=event_id)), None)
 
 
-def process_due(*, seconds_max: float) -> int:
-    """Try what is due, oldest first, until nothing is or the time is used up; how many tries.
+def process_arrived(*, seconds_max: float) -> int:
+    """Try what is due, for a task that was queued because something came; how many tries.
 
-    What has not been tried yet comes first, and many at once; whatever failed before is tried
-    alone, for it may fail again, or kill its process. Any number may run at once: each skips what
-    another holds.
+    What comes within a moment of it is tried with it: many together cost little more than one.
+    """
+    time.sleep(GATHER_SECONDS)
+    take_hint()
+    return process_due(seconds_max=seconds_max)
+
+
+def process_due(*, seconds_max: float) -> int:
+    """Try all that is due, oldest first, or until the time is used up; how many tries.
+
+    What has not been tried yet comes first, and many at once; what comes meanwhile has a task of
+    its own. Whatever failed before is tried alone, for it may fail again, or kill its process. Any
+    number may run at once: each skips what another holds.
     """
     stop_at = time.monotonic() + seconds_max
-    tried = 0
-    while time.monotonic() < stop_at and (attempts := _begin(TOGETHER, attempts=0)):
+    tried, is_more = 0, True
+    while is_more and time.monotonic() < stop_at:
+        attempts = _begin_new()
         _try_all(attempts, stop_at)
         tried += len(attempts)
-    while time.monotonic() < stop_at and (attempts := _begin(1)):
+        is_more = len(attempts) == TOGETHER
+    while time.monotonic() < stop_at and (attempts := _begin(1, attempts__gt=0)):
         _try(attempts[0])
         tried += 1
     return tried
@@ -194,7 +208,8 @@ def _try_all(attempts: list[Attempt], stop_at: float) -> None:
     rest = _not_credited(attempts)
     while rest and time.monotonic() < stop_at:
         _try(rest.pop(0))
-    _put_back(rest)
+    if rest:
+        _put_back(rest)
 
 
 @transaction.atomic
@@ -211,7 +226,7 @@ def _put_back(attempts: list[Attempt]) -> None:
 
 
 def _not_credited(attempts: list[Attempt]) -> list[Attempt]:
-    if len(attempts) == 1:
+    if len(attempts) <= 1:
         return list(attempts)
     credited = together.credit_plain(attempts)
     if not credited:  # one of them is in the way of all
@@ -221,6 +236,18 @@ def _not_credited(attempts: list[Attempt]) -> list[Attempt]:
         events = [str(event_id) for event_id in credited]
         logger.info("webhook events credited", extra={"webhook_events": events})
     return [attempt for attempt in attempts if attempt.event_id not in credited]
+
+
+def _begin_new() -> list[Attempt]:
+    """As `_begin`, for the oldest that have not been tried: none of them can be worn."""
+    least, most = _JITTER
+    rows = query(
+        _BEGIN_NEW,
+        most=TOGETHER,
+        lease=RETRY_FIRST * least,
+        jitter=RETRY_FIRST * (most - least),
+    )
+    return [Attempt(*row) for row in rows]
 
 
 def _begin(most: int, **which: object) -> list[Attempt]:
@@ -237,7 +264,7 @@ def _begin(most: int, **which: object) -> list[Attempt]:
             locked = due.select_for_update(no_key=True, skip_locked=True)
             events = list(locked.only("attempts", *_SUBJECTS).order_by("next_attempt_at")[:most])
             fresh = [event for event in events if not _park_if_worn(event)]
-            attempts = _count(fresh)
+            attempts = _count(fresh) if fresh else []
         if attempts or not events:
             return attempts
 
@@ -258,7 +285,19 @@ def _count(events: list[WebhookEvent]) -> list[Attempt]:
     return [Attempt(*row) for row in rows]
 
 
-_COUNT = """
+# One statement, and so one database transaction. The tries are numbered through all that staff
+# asked for, however often.
+_TRIES = """
+INSERT INTO payments_webhookattempt (event_id, number, outcome, error, requested_by_id)
+SELECT id,
+       (SELECT coalesce(max(number), 0) + 1
+          FROM payments_webhookattempt earlier
+         WHERE earlier.event_id = counted.id),
+       'started', '', requested_by_id
+  FROM counted
+RETURNING id, event_id, number
+"""
+_COUNT = f"""
 WITH counted AS (
     UPDATE payments_webhookevent
        SET attempts = attempts + 1, next_attempt_at = now() + due.lease
@@ -266,19 +305,29 @@ WITH counted AS (
      WHERE id = due.event_id
     RETURNING id, requested_by_id
 )
-INSERT INTO payments_webhookattempt (event_id, number, outcome, error, requested_by_id)
-SELECT counted.id, coalesce(max(earlier.number), 0) + 1, 'started', '', counted.requested_by_id
-  FROM counted
-  LEFT JOIN payments_webhookattempt earlier ON earlier.event_id = counted.id
- GROUP BY counted.id, counted.requested_by_id
-RETURNING id, event_id, number
-"""
+{_TRIES}
+"""  # noqa: S608
+_BEGIN_NEW = f"""
+WITH counted AS (
+    UPDATE payments_webhookevent
+       SET attempts = 1, next_attempt_at = now() + %(lease)s + %(jitter)s * random()
+     WHERE id = ANY (ARRAY(
+         SELECT id FROM payments_webhookevent
+          WHERE status = 'received' AND attempts = 0 AND next_attempt_at <= now()
+          ORDER BY next_attempt_at
+          LIMIT %(most)s
+            FOR NO KEY UPDATE SKIP LOCKED
+     ))
+    RETURNING id, requested_by_id
+)
+{_TRIES}
+"""  # noqa: S608
 
 
 def _backoff(attempts: int) -> timedelta:
     """Twice as long after each try; jitter, so that what failed together is not tried together."""
     delay = min(RETRY_FIRST * 2 ** min(attempts - 1, 10), RETRY_LONGEST)
-    return delay * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+    return delay * random.uniform(*_JITTER)  # noqa: S311 - jitter
 
 
 def _try(attempt: Attempt) -> WebhookAttempt.Outcome:

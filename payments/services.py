@@ -254,8 +254,7 @@ class PaymentService:
     @staticmethod
     def process_arrived_webhooks() -> int:
         """Try every event that is due, whatever was stored just now among them."""
-        inbox.take_hint()
-        return inbox.process_due(seconds_max=SWEEP_SECONDS_MAX)
+        return inbox.process_arrived(seconds_max=SWEEP_SECONDS_MAX)
 
     @staticmethod
     def sweep_webhook_events() -> int:
