@@ -19,21 +19,22 @@ from uuid import UUID
 
 from celery import current_app
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 from kombu import Connection
 from kombu.exceptions import KombuError
 from kombu.pools import producers
-from redis import Redis
+from redis import ConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError
 from redis.retry import Retry
 from uuid_utils.compat import uuid7
 
 from fintech_core.database import query, retry_on_conflict
 from fintech_core.exceptions import DomainError
 from fintech_core.logs import scrub
+from fintech_core.own_redis import OwnRedis
 from payments import effects, gateways, together
 from payments.effects import Disagreement
 from payments.effects.payouts import GIVEN_UP_AND_PAID
@@ -53,7 +54,7 @@ _QUEUE_PATIENCE = {
 }
 _QUEUE_IS_AWAY = (KombuError, RedisError, OSError)
 _HINT = "fintech:inbox:hint"
-_HINT_LASTS = timedelta(seconds=10)  # a task that is lost holds nobody up for longer
+_HINT_MILLISECONDS = 10_000  # a task that is lost holds nobody up for longer
 RETRY_FIRST = timedelta(seconds=10)
 RETRY_LONGEST = timedelta(hours=1)
 _JITTER = (0.8, 1.2)
@@ -87,30 +88,35 @@ def store(*, gateway: str, event: GatewayEvent, headers: Mapping[str, str], body
     statement: it needs no database transaction around it.
     """
     stored_id = uuid7()
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            INSERT INTO payments_webhookevent (
-                id, gateway, event_id, event_type, gateway_reference, body, headers,
-                status, attempts, last_error
-            )
-            VALUES (%s, %s, %s, %s, %s, %s, %s, 'received', 0, '')
-            ON CONFLICT ON CONSTRAINT payments_webhookevent_one_per_event_id DO NOTHING
-            """,
-            [
-                stored_id,
-                gateway,
-                event.event_id,
-                event.type,
-                event.gateway_reference,
-                body,
-                json.dumps(dict(headers)),
-            ],
+    is_new = bool(
+        query(
+            _STORE,
+            id=stored_id,
+            gateway=gateway,
+            event_id=event.event_id,
+            event_type=event.type,
+            gateway_reference=event.gateway_reference,
+            body=body,
+            headers=json.dumps(dict(headers)),
         )
-        is_new = bool(cursor.rowcount)
+    )
     if is_new:
         enqueue_on_commit(stored_id)
     return is_new
+
+
+_STORE = """
+INSERT INTO payments_webhookevent (
+    id, gateway, event_id, event_type, gateway_reference, body, headers,
+    status, attempts, last_error
+)
+VALUES (
+    %(id)s, %(gateway)s, %(event_id)s, %(event_type)s, %(gateway_reference)s, %(body)s, %(headers)s,
+    'received', 0, ''
+)
+ON CONFLICT ON CONSTRAINT payments_webhookevent_one_per_event_id DO NOTHING
+RETURNING true
+"""
 
 
 def enqueue_on_commit(event_id: UUID) -> None:
@@ -123,36 +129,41 @@ def _enqueue(event_id: UUID) -> None:
     Nothing is queued while a task is still waiting in the queue: it will find this event, too, for
     it takes the hint away before it looks, and the event was committed before the hint was seen.
     """
-    url = current_app.conf.broker_write_url
     try:
-        if _redis(url).set(_HINT, str(event_id), nx=True, px=_HINT_LASTS):
-            _queue_task(url, event_id)
+        if _hints.ask("SET", _HINT, str(event_id), "NX", "PX", _HINT_MILLISECONDS):
+            _queue_task(event_id)
     except _QUEUE_IS_AWAY:
         logger.warning("webhook event not queued", extra={"webhook_event": str(event_id)})
 
 
-def _queue_task(url: str, event_id: UUID) -> None:
+def _queue_task(event_id: UUID) -> None:
     from payments.tasks import process_webhook_async  # the task calls this module
 
-    with producers[_impatient(url)].acquire(block=True, timeout=QUEUE_SECONDS) as producer:
+    pool = producers[_impatient(current_app.conf.broker_write_url)]
+    with pool.acquire(block=True, timeout=QUEUE_SECONDS) as producer:
         process_webhook_async.apply_async((str(event_id),), producer=producer)
 
 
 def take_hint() -> None:
     """From now on whoever stores an event queues a task for it."""
     with suppress(*_QUEUE_IS_AWAY):  # else it runs out by itself
-        _redis(current_app.conf.broker_write_url).delete(_HINT)
+        _hints.ask("DEL", _HINT)
 
 
-@lru_cache
-def _redis(url: str) -> Redis:
+class _Hints(OwnRedis):
     """Where the queue is, without its layers: most events need nothing of it but the hint."""
-    return Redis.from_url(
-        url,
-        socket_connect_timeout=QUEUE_SECONDS,
-        socket_timeout=QUEUE_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-    )
+
+    def pool(self) -> ConnectionPool:
+        return ConnectionPool.from_url(
+            current_app.conf.broker_write_url,
+            socket_connect_timeout=QUEUE_SECONDS,
+            socket_timeout=QUEUE_SECONDS,
+            # What was kept may have been closed; what takes too long is not asked again.
+            retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
+        )
+
+
+_hints = _Hints()
 
 
 @lru_cache
@@ -313,7 +324,7 @@ WITH counted AS (
        SET attempts = 1, next_attempt_at = now() + %(lease)s + %(jitter)s * random()
      WHERE id = ANY (ARRAY(
          SELECT id FROM payments_webhookevent
-          WHERE status = 'received' AND attempts = 0 AND next_attempt_at <= now()
+          WHERE status = 'received' AND attempts = 0 AND next_attempt_at <= statement_timestamp()
           ORDER BY next_attempt_at
           LIMIT %(most)s
             FOR NO KEY UPDATE SKIP LOCKED
