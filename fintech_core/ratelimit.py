@@ -8,7 +8,6 @@ import hashlib
 import ipaddress
 import logging
 import re
-import threading
 import time
 import unicodedata
 from typing import Any, ClassVar
@@ -16,14 +15,15 @@ from typing import Any, ClassVar
 from django.conf import settings
 from django.db import connection
 from django.http import HttpRequest
-from django.utils.functional import cached_property
 from django_ratelimit import core
 from django_ratelimit.core import _split_rate
 from django_redis import get_redis_connection
-from redis import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis import ConnectionPool
+from redis.exceptions import RedisError
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
+
+from fintech_core.own_redis import OwnRedis
 
 logger = logging.getLogger(__name__)
 
@@ -93,39 +93,16 @@ def seconds_to_wait(
     return None if is_within else window_end + 1 - int(time.time())
 
 
-class _Own(threading.local):
-    """A connection to Redis for each thread: to take one from a pool and give it back takes nearly
-    as long as the command. The client gives it back when the thread ends.
-    """
-
-    @cached_property
-    def client(self) -> Redis:
-        pool = get_redis_connection().connection_pool
-        return Redis(connection_pool=pool, single_connection_client=True)
+class _Own(OwnRedis):
+    def pool(self) -> ConnectionPool:
+        return get_redis_connection().connection_pool
 
 
 _own = _Own()
 
 
 def _ask(*command: str | int) -> Any:
-    """Redis's answer to one command, with as many tries as the pool's settings allow.
-
-    As redis-py's client asks, whose layers take longer than the question. A connection that was
-    lost is made anew by the next try.
-    """
-    redis: Any = _own.client.connection
-
-    def once() -> Any:
-        try:
-            redis.send_command(*command)
-            return redis.read_response()
-        except ResponseError:
-            raise
-        except BaseException:  # or the next command would read this one's answer
-            redis.disconnect()
-            raise
-
-    return redis.retry.call_with_retry(once, lambda _: redis.disconnect())
+    return _own.ask(*command)
 
 
 def _counted_in_redis(counted: str, amount: int, limit: int, period: int) -> bool:

@@ -19,21 +19,22 @@ from uuid import UUID
 
 from celery import current_app
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.db.models.functions import Now
 from kombu import Connection
 from kombu.exceptions import KombuError
 from kombu.pools import producers
-from redis import Redis
+from redis import ConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError
 from redis.retry import Retry
 from uuid_utils.compat import uuid7
 
 from fintech_core.database import query, retry_on_conflict
 from fintech_core.exceptions import DomainError
 from fintech_core.logs import scrub
+from fintech_core.own_redis import OwnRedis
 from payments import effects, gateways, together
 from payments.effects import Disagreement
 from payments.effects.payouts import GIVEN_UP_AND_PAID
@@ -53,13 +54,15 @@ _QUEUE_PATIENCE = {
 }
 _QUEUE_IS_AWAY = (KombuError, RedisError, OSError)
 _HINT = "fintech:inbox:hint"
-_HINT_LASTS = timedelta(seconds=10)  # a task that is lost holds nobody up for longer
+_HINT_MILLISECONDS = 10_000  # a task that is lost holds nobody up for longer
 RETRY_FIRST = timedelta(seconds=10)
 RETRY_LONGEST = timedelta(hours=1)
+_JITTER = (0.8, 1.2)
 ERROR_LENGTH = 500
 BATCH = 500
 BATCHES_MAX = 100
 TOGETHER = 100  # events that are tried in one go
+GATHER_SECONDS = 0.05  # how long the first of them waits for the others
 AGAIN_BATCHES_MAX = 10
 # An event can be older than what it is about: the gateway's answer with the reference may still be
 # on its way to us, or our process died with it and the client resumes the call.
@@ -85,30 +88,35 @@ def store(*, gateway: str, event: GatewayEvent, headers: Mapping[str, str], body
     statement: it needs no database transaction around it.
     """
     stored_id = uuid7()
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            INSERT INTO payments_webhookevent (
-                id, gateway, event_id, event_type, gateway_reference, body, headers,
-                status, attempts, last_error
-            )
-            VALUES (%s, %s, %s, %s, %s, %s, %s, 'received', 0, '')
-            ON CONFLICT ON CONSTRAINT payments_webhookevent_one_per_event_id DO NOTHING
-            """,
-            [
-                stored_id,
-                gateway,
-                event.event_id,
-                event.type,
-                event.gateway_reference,
-                body,
-                json.dumps(dict(headers)),
-            ],
+    is_new = bool(
+        query(
+            _STORE,
+            id=stored_id,
+            gateway=gateway,
+            event_id=event.event_id,
+            event_type=event.type,
+            gateway_reference=event.gateway_reference,
+            body=body,
+            headers=json.dumps(dict(headers)),
         )
-        is_new = bool(cursor.rowcount)
+    )
     if is_new:
         enqueue_on_commit(stored_id)
     return is_new
+
+
+_STORE = """
+INSERT INTO payments_webhookevent (
+    id, gateway, event_id, event_type, gateway_reference, body, headers,
+    status, attempts, last_error
+)
+VALUES (
+    %(id)s, %(gateway)s, %(event_id)s, %(event_type)s, %(gateway_reference)s, %(body)s, %(headers)s,
+    'received', 0, ''
+)
+ON CONFLICT ON CONSTRAINT payments_webhookevent_one_per_event_id DO NOTHING
+RETURNING true
+"""
 
 
 def enqueue_on_commit(event_id: UUID) -> None:
@@ -121,36 +129,41 @@ def _enqueue(event_id: UUID) -> None:
     Nothing is queued while a task is still waiting in the queue: it will find this event, too, for
     it takes the hint away before it looks, and the event was committed before the hint was seen.
     """
-    url = current_app.conf.broker_write_url
     try:
-        if _redis(url).set(_HINT, str(event_id), nx=True, px=_HINT_LASTS):
-            _queue_task(url, event_id)
+        if _hints.ask("SET", _HINT, str(event_id), "NX", "PX", _HINT_MILLISECONDS):
+            _queue_task(event_id)
     except _QUEUE_IS_AWAY:
         logger.warning("webhook event not queued", extra={"webhook_event": str(event_id)})
 
 
-def _queue_task(url: str, event_id: UUID) -> None:
+def _queue_task(event_id: UUID) -> None:
     from payments.tasks import process_webhook_async  # the task calls this module
 
-    with producers[_impatient(url)].acquire(block=True, timeout=QUEUE_SECONDS) as producer:
+    pool = producers[_impatient(current_app.conf.broker_write_url)]
+    with pool.acquire(block=True, timeout=QUEUE_SECONDS) as producer:
         process_webhook_async.apply_async((str(event_id),), producer=producer)
 
 
 def take_hint() -> None:
     """From now on whoever stores an event queues a task for it."""
     with suppress(*_QUEUE_IS_AWAY):  # else it runs out by itself
-        _redis(current_app.conf.broker_write_url).delete(_HINT)
+        _hints.ask("DEL", _HINT)
 
 
-@lru_cache
-def _redis(url: str) -> Redis:
+class _Hints(OwnRedis):
     """Where the queue is, without its layers: most events need nothing of it but the hint."""
-    return Redis.from_url(
-        url,
-        socket_connect_timeout=QUEUE_SECONDS,
-        socket_timeout=QUEUE_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-    )
+
+    def pool(self) -> ConnectionPool:
+        return ConnectionPool.from_url(
+            current_app.conf.broker_write_url,
+            socket_connect_timeout=QUEUE_SECONDS,
+            socket_timeout=QUEUE_SECONDS,
+            # What was kept may have been closed; what takes too long is not asked again.
+            retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
+        )
+
+
+_hints = _Hints()
 
 
 @lru_cache
@@ -171,19 +184,31 @@ def process(event_id: UUID) -> WebhookAttempt.Outcome | None:
     return next((_try(attempt) for attempt in _begin(1, pk=event_id)), None)
 
 
-def process_due(*, seconds_max: float) -> int:
-    """Try what is due, oldest first, until nothing is or the time is used up; how many tries.
+def process_arrived(*, seconds_max: float) -> int:
+    """Try what is due, for a task that was queued because something came; how many tries.
 
-    What has not been tried yet comes first, and many at once; whatever failed before is tried
-    alone, for it may fail again, or kill its process. Any number may run at once: each skips what
-    another holds.
+    What comes within a moment of it is tried with it: many together cost little more than one.
+    """
+    time.sleep(GATHER_SECONDS)
+    take_hint()
+    return process_due(seconds_max=seconds_max)
+
+
+def process_due(*, seconds_max: float) -> int:
+    """Try all that is due, oldest first, or until the time is used up; how many tries.
+
+    What has not been tried yet comes first, and many at once; what comes meanwhile has a task of
+    its own. Whatever failed before is tried alone, for it may fail again, or kill its process. Any
+    number may run at once: each skips what another holds.
     """
     stop_at = time.monotonic() + seconds_max
-    tried = 0
-    while time.monotonic() < stop_at and (attempts := _begin(TOGETHER, attempts=0)):
+    tried, is_more = 0, True
+    while is_more and time.monotonic() < stop_at:
+        attempts = _begin_new()
         _try_all(attempts, stop_at)
         tried += len(attempts)
-    while time.monotonic() < stop_at and (attempts := _begin(1)):
+        is_more = len(attempts) == TOGETHER
+    while time.monotonic() < stop_at and (attempts := _begin(1, attempts__gt=0)):
         _try(attempts[0])
         tried += 1
     return tried
@@ -194,7 +219,8 @@ def _try_all(attempts: list[Attempt], stop_at: float) -> None:
     rest = _not_credited(attempts)
     while rest and time.monotonic() < stop_at:
         _try(rest.pop(0))
-    _put_back(rest)
+    if rest:
+        _put_back(rest)
 
 
 @transaction.atomic
@@ -211,7 +237,7 @@ def _put_back(attempts: list[Attempt]) -> None:
 
 
 def _not_credited(attempts: list[Attempt]) -> list[Attempt]:
-    if len(attempts) == 1:
+    if len(attempts) <= 1:
         return list(attempts)
     credited = together.credit_plain(attempts)
     if not credited:  # one of them is in the way of all
@@ -221,6 +247,18 @@ def _not_credited(attempts: list[Attempt]) -> list[Attempt]:
         events = [str(event_id) for event_id in credited]
         logger.info("webhook events credited", extra={"webhook_events": events})
     return [attempt for attempt in attempts if attempt.event_id not in credited]
+
+
+def _begin_new() -> list[Attempt]:
+    """As `_begin`, for the oldest that have not been tried: none of them can be worn."""
+    least, most = _JITTER
+    rows = query(
+        _BEGIN_NEW,
+        most=TOGETHER,
+        lease=RETRY_FIRST * least,
+        jitter=RETRY_FIRST * (most - least),
+    )
+    return [Attempt(*row) for row in rows]
 
 
 def _begin(most: int, **which: object) -> list[Attempt]:
@@ -237,7 +275,7 @@ def _begin(most: int, **which: object) -> list[Attempt]:
             locked = due.select_for_update(no_key=True, skip_locked=True)
             events = list(locked.only("attempts", *_SUBJECTS).order_by("next_attempt_at")[:most])
             fresh = [event for event in events if not _park_if_worn(event)]
-            attempts = _count(fresh)
+            attempts = _count(fresh) if fresh else []
         if attempts or not events:
             return attempts
 
@@ -258,7 +296,19 @@ def _count(events: list[WebhookEvent]) -> list[Attempt]:
     return [Attempt(*row) for row in rows]
 
 
-_COUNT = """
+# One statement, and so one database transaction. The tries are numbered through all that staff
+# asked for, however often.
+_TRIES = """
+INSERT INTO payments_webhookattempt (event_id, number, outcome, error, requested_by_id)
+SELECT id,
+       (SELECT coalesce(max(number), 0) + 1
+          FROM payments_webhookattempt earlier
+         WHERE earlier.event_id = counted.id),
+       'started', '', requested_by_id
+  FROM counted
+RETURNING id, event_id, number
+"""
+_COUNT = f"""
 WITH counted AS (
     UPDATE payments_webhookevent
        SET attempts = attempts + 1, next_attempt_at = now() + due.lease
@@ -266,19 +316,29 @@ WITH counted AS (
      WHERE id = due.event_id
     RETURNING id, requested_by_id
 )
-INSERT INTO payments_webhookattempt (event_id, number, outcome, error, requested_by_id)
-SELECT counted.id, coalesce(max(earlier.number), 0) + 1, 'started', '', counted.requested_by_id
-  FROM counted
-  LEFT JOIN payments_webhookattempt earlier ON earlier.event_id = counted.id
- GROUP BY counted.id, counted.requested_by_id
-RETURNING id, event_id, number
-"""
+{_TRIES}
+"""  # noqa: S608
+_BEGIN_NEW = f"""
+WITH counted AS (
+    UPDATE payments_webhookevent
+       SET attempts = 1, next_attempt_at = now() + %(lease)s + %(jitter)s * random()
+     WHERE id = ANY (ARRAY(
+         SELECT id FROM payments_webhookevent
+          WHERE status = 'received' AND attempts = 0 AND next_attempt_at <= statement_timestamp()
+          ORDER BY next_attempt_at
+          LIMIT %(most)s
+            FOR NO KEY UPDATE SKIP LOCKED
+     ))
+    RETURNING id, requested_by_id
+)
+{_TRIES}
+"""  # noqa: S608
 
 
 def _backoff(attempts: int) -> timedelta:
     """Twice as long after each try; jitter, so that what failed together is not tried together."""
     delay = min(RETRY_FIRST * 2 ** min(attempts - 1, 10), RETRY_LONGEST)
-    return delay * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+    return delay * random.uniform(*_JITTER)  # noqa: S311 - jitter
 
 
 def _try(attempt: Attempt) -> WebhookAttempt.Outcome:

@@ -177,8 +177,7 @@ class PaymentService:
 
         Raises NotFound (no such gateway, or no secret configured) and InvalidSignature.
         """
-        adapter = gateways.gateway_named(gateway)
-        adapter.verify(headers=_signature_headers(adapter, headers), body=body)
+        adapter, _ = _verified(gateway, headers, body)
         return adapter
 
     @staticmethod
@@ -188,10 +187,7 @@ class PaymentService:
         Raises NotFound, InvalidSignature and MalformedEvent, and stores nothing then. Without a
         queue the event is stored all the same, and handled when the sweeper next runs.
         """
-        adapter = PaymentService.verify_webhook_signature(
-            gateway=gateway, headers=headers, body=body
-        )
-        kept = _signature_headers(adapter, headers)
+        adapter, kept = _verified(gateway, headers, body)
         event = adapter.parse(headers=kept, body=body)
         return inbox.store(gateway=gateway, event=event, headers=kept, body=body)
 
@@ -254,8 +250,7 @@ class PaymentService:
     @staticmethod
     def process_arrived_webhooks() -> int:
         """Try every event that is due, whatever was stored just now among them."""
-        inbox.take_hint()
-        return inbox.process_due(seconds_max=SWEEP_SECONDS_MAX)
+        return inbox.process_arrived(seconds_max=SWEEP_SECONDS_MAX)
 
     @staticmethod
     def sweep_webhook_events() -> int:
@@ -298,12 +293,26 @@ def _new_intent(user: User, amount: Decimal, currency: str, gateway: str) -> Pay
     )
 
 
+def _verified(
+    gateway: str, headers: Mapping[str, str], body: bytes
+) -> tuple[Gateway, dict[str, str]]:
+    """The gateway that signed this, and the headers that show it."""
+    adapter = gateways.gateway_named(gateway)
+    kept = _signature_headers(adapter, headers)
+    adapter.verify(headers=kept, body=body)
+    return adapter, kept
+
+
 def _signature_headers(adapter: Gateway, headers: Mapping[str, str]) -> dict[str, str]:
     """The headers that this gateway signs with, by their lower-case names, and no others.
 
     `headers` are a request's, which know every case, or have lower-case names themselves.
     """
-    return {name: headers[name] for name in adapter.signature_headers if name in headers}
+    return {
+        name: value
+        for name in adapter.signature_headers
+        if (value := headers.get(name)) is not None
+    }
 
 
 @transaction.atomic

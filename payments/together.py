@@ -4,17 +4,18 @@ They are nearly all events, and a hundred of them cost little more than a few al
 plain, or in whose way something is, is left to be tried by itself: nothing here decides against it.
 """
 
+import json
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
 from django.db import transaction
 
-from fintech_core.database import execute
+from fintech_core.database import query, send_along, sent_together
 from fintech_core.exceptions import DomainError
+from fintech_core.rows import instance_of
 from payments import gateways
 from payments.effects import intents
 from payments.gateways.base import Gateway, Statement, Subject
@@ -22,8 +23,6 @@ from payments.models import PaymentIntent, WebhookEvent
 from transactions.services import TransactionService
 
 logger = logging.getLogger(__name__)
-
-_NEEDED_OF_INTENTS = ("wallet", "gateway", "gateway_reference", "status", "amount", "currency")
 
 # Somebody who is in the way of one payment is not to hold the others up. How long for a lock:
 PATIENCE = timedelta(milliseconds=250)
@@ -38,17 +37,14 @@ class Attempt(NamedTuple):
     number: int
 
 
-@dataclass(frozen=True)
-class _Told:
+class _Told(NamedTuple):
     attempt: Attempt
-    event: WebhookEvent
+    gateway: str
     said: Statement
 
 
-@dataclass(frozen=True)
-class _Payment:
+class _Payment(NamedTuple):
     attempt: Attempt
-    event: WebhookEvent
     intent: PaymentIntent
 
 
@@ -70,39 +66,49 @@ def credit_plain(attempts: Sequence[Attempt]) -> set[UUID]:
 @transaction.atomic
 def _credit_plain(attempts: Sequence[Attempt]) -> set[UUID]:
     patience = PATIENCE if len(attempts) > 1 else PATIENCE_ALONE
-    execute("SET LOCAL lock_timeout = %(patience)s", patience=f"{patience.microseconds // 1000}ms")
-    payments = list(_plain(_locked_events(attempts)))
-    if not payments:
-        return set()
-    credits = TransactionService.add_money_to_many(
-        intents.deposit_of(payment.intent) for payment in payments
-    )
-    made = [(payment, credits.get(intents.effect_key(payment.intent))) for payment in payments]
-    credited = [(payment, credit) for payment, credit in made if credit]
-    intents.mark_credited({payment.intent.pk: credit.pk for payment, credit in credited})
-    _mark_processed([payment for payment, _ in credited])
-    return {payment.event.pk for payment, _ in credited}
+    with sent_together():
+        milliseconds = f"{patience.microseconds // 1000}ms"
+        send_along("SET LOCAL lock_timeout = %(patience)s", patience=milliseconds)
+        # All are look-ups by keys; for a hundred of them PostgreSQL would often read whole tables.
+        send_along("SET LOCAL enable_seqscan = off")
+        payments = list(_plain(_locked_events(attempts)))
+        if not payments:
+            return set()
+        credits = TransactionService.add_money_to_many(
+            intents.deposit_of(payment.intent) for payment in payments
+        )
+        made = [(payment, credits.get(intents.effect_key(payment.intent))) for payment in payments]
+        credited = [(payment, credit) for payment, credit in made if credit]
+        intents.mark_credited({payment.intent.pk: credit.pk for payment, credit in credited})
+        _mark_processed([payment for payment, _ in credited])
+    return {payment.attempt.event_id for payment, _ in credited}
 
 
-def _locked_events(attempts: Sequence[Attempt]) -> list[_Told]:
+def _locked_events(attempts: Sequence[Attempt]) -> Iterator[_Told]:
     """What the events say that are still to be tried, and that can be read."""
     tries = {attempt.event_id: attempt for attempt in attempts}
-    events = WebhookEvent.objects.select_for_update(no_key=True).filter(
-        pk__in=list(tries), status=WebhookEvent.Status.RECEIVED
-    )
     configured = gateways.available()
-    told = []
-    for event in events.only("gateway", "headers", "body").order_by("pk"):
-        if said := _read(event, configured.get(event.gateway)):
-            told.append(_Told(tries[event.pk], event, said))
-    return told
+    for event_id, status, name, headers, body in query(_LOCK_EVENTS, events=list(tries)):
+        if status != WebhookEvent.Status.RECEIVED:
+            continue
+        if said := _read(configured.get(name), json.loads(headers), bytes(body)):
+            yield _Told(tries[event_id], name, said)
 
 
-def _read(event: WebhookEvent, gateway: Gateway | None) -> Statement | None:
+_LOCK_EVENTS = """
+SELECT id, status, gateway, headers, body
+  FROM payments_webhookevent
+ WHERE id = ANY (%(events)s::uuid[])
+ ORDER BY id
+   FOR NO KEY UPDATE
+"""
+
+
+def _read(gateway: Gateway | None, headers: Mapping[str, str], body: bytes) -> Statement | None:
     if gateway is None:
         return None
     try:
-        said = gateway.parse(headers=event.headers, body=bytes(event.body)).statement
+        said = gateway.parse(headers=headers, body=body).statement
     except DomainError:  # tried by itself, it is parked with the reason
         return None
     return said if said and said.subject == Subject.INTENT else None
@@ -110,20 +116,31 @@ def _read(event: WebhookEvent, gateway: Gateway | None) -> Statement | None:
 
 def _plain(told: Iterable[_Told]) -> Iterator[_Payment]:
     """The events whose intent takes the credit; of several about one intent, one."""
-    by_reference = {(each.event.gateway, each.said.gateway_reference): each for each in told}
-    locked = PaymentIntent.objects.select_for_update(no_key=True).filter(
-        gateway_reference__in=[reference for _, reference in by_reference]
-    )
-    for intent in locked.only(*_NEEDED_OF_INTENTS).order_by("pk"):
+    by_reference = {(each.gateway, each.said.gateway_reference): each for each in told}
+    references = [reference for _, reference in by_reference]
+    for row in query(_LOCK_INTENTS, references=references):
+        intent = instance_of(PaymentIntent, dict(zip(_INTENT_COLUMNS, row, strict=True)))
         each = by_reference.get((intent.gateway, intent.gateway_reference or ""))
         if each and intents.is_plain_credit(intent, each.said):
-            yield _Payment(each.attempt, each.event, intent)
+            yield _Payment(each.attempt, intent)
+
+
+_INTENT_COLUMNS = (
+    "id", "wallet_id", "gateway", "gateway_reference", "status", "amount", "currency",
+)  # fmt: skip
+_LOCK_INTENTS = f"""
+SELECT {", ".join(_INTENT_COLUMNS)}
+  FROM payments_paymentintent
+ WHERE gateway_reference = ANY (%(references)s)
+ ORDER BY id
+   FOR NO KEY UPDATE
+"""  # noqa: S608
 
 
 def _mark_processed(credited: Collection[_Payment]) -> None:
-    execute(
+    send_along(
         _PROCESSED,
-        events=[payment.event.pk for payment in credited],
+        events=[payment.attempt.event_id for payment in credited],
         intents=[payment.intent.pk for payment in credited],
         tries=[payment.attempt.pk for payment in credited],
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from uuid import UUID
 
+from fintech_core.database import query
 from transactions import events
 from transactions.models import Account, Transaction
 from transactions.posting import Posting, post, post_all
@@ -46,11 +47,7 @@ def add_all(deposits: Iterable[Deposit]) -> dict[str, Transaction]:
     is left out. Call it inside a database transaction."""
     asked = list(deposits)
     wallets = lock_wallets(*{deposit.wallet_id for deposit in asked})
-    done = set(
-        Transaction.objects.filter(
-            effect_key__in=[deposit.effect_key for deposit in asked]
-        ).values_list("effect_key", flat=True)
-    )
+    done = {key for (key,) in query(_DONE, keys=[deposit.effect_key for deposit in asked])}
     plain = [
         deposit
         for deposit in asked
@@ -59,6 +56,9 @@ def add_all(deposits: Iterable[Deposit]) -> dict[str, Transaction]:
     made = post_all([_posting(deposit, wallets[deposit.wallet_id]) for deposit in plain])
     events.deposited(*made)
     return {deposit.effect_key: each for deposit, each in zip(plain, made, strict=True)}
+
+
+_DONE = "SELECT effect_key FROM transactions_transaction WHERE effect_key = ANY (%(keys)s)"
 
 
 def _is_welcome(deposit: Deposit, wallet: Wallet) -> bool:

@@ -163,7 +163,7 @@ class TransactionService:
         )
 
     @staticmethod
-    @transaction.atomic
+    @transaction.atomic(savepoint=False)  # if it fails, so does what it is part of
     def add_money_to_many(arrived: Iterable[Deposit]) -> dict[str, Transaction]:
         """Credit many deposits at once: the transactions by their effect keys.
 

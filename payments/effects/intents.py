@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 
-from fintech_core.database import execute
+from fintech_core.database import send_along
 from payments.effects.disagreement import lock_same, require_same_money
 from payments.gateways.base import Outcome, Statement
 from payments.models import PaymentIntent, SuspendedDeposit
@@ -73,7 +73,7 @@ def mark_credited(credits: Mapping[UUID, UUID]) -> None:
 
     What came to an intent that had been given up is marked as late, for staff.
     """
-    execute(_CREDITED, intents=list(credits), transactions=list(credits.values()))
+    send_along(_CREDITED, intents=list(credits), transactions=list(credits.values()))
 
 
 _CREDITED = """

@@ -12,20 +12,21 @@ from payments.gateways.base import Gateway
 
 def available() -> dict[str, Gateway]:
     """The configured gateways. Asked anew at each call: settings decide, nothing is remembered."""
-    found: dict[str, Gateway] = {}
-    for name, path in settings.PAYMENT_GATEWAYS.items():
-        gateway = import_string(path).from_settings()
-        if gateway is not None:
-            found[name] = gateway
-    return found
+    found = {name: _configured(name) for name in settings.PAYMENT_GATEWAYS}
+    return {name: gateway for name, gateway in found.items() if gateway is not None}
 
 
 def gateway_named(name: str) -> Gateway:
     """Raises NotFound for a gateway that is unknown or not configured."""
-    try:
-        return available()[name]
-    except KeyError:
-        raise NotFound("There is no such gateway here.") from None
+    gateway = _configured(name)
+    if gateway is None:
+        raise NotFound("There is no such gateway here.")
+    return gateway
+
+
+def _configured(name: str) -> Gateway | None:
+    path = settings.PAYMENT_GATEWAYS.get(name)
+    return import_string(path).from_settings() if path else None
 
 
 def default_gateway() -> str:

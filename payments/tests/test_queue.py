@@ -50,6 +50,7 @@ def test_given_redis_is_away_when_an_event_comes_then_it_is_stored_and_processed
     body = event_body(intent)
     with broken() as url:
         monkeypatch.setenv("CELERY_BROKER_WRITE_URL", url)
+        monkeypatch.setattr(inbox, "_hints", inbox._Hints())  # or the connection is kept
         started = time.perf_counter()
         response = post_webhook(body, signed(body))
         elapsed = time.perf_counter() - started

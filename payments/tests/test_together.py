@@ -1,5 +1,6 @@
 """Plain payments are credited many at once; whatever is not plain goes its own way beside them."""
 
+import socket
 import threading
 from decimal import Decimal
 
@@ -7,9 +8,10 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from fintech_core.database import query
 from payments import inbox
 from payments.gateways.sandbox import SandboxGateway
-from payments.models import WebhookEvent
+from payments.models import WebhookAttempt, WebhookEvent
 from payments.services import PaymentService
 from payments.tests.factories import PaymentIntentFactory, deliver, event_body
 from payments.tests.helpers import balance, credits_of, make_due
@@ -61,6 +63,16 @@ def test_given_more_payments_when_they_arrived_then_not_more_statements():
     with CaptureQueriesContext(connection) as many:
         PaymentService.process_arrived_webhooks()
     assert len(many) == len(few)
+
+
+def test_given_tables_without_statistics_when_credited_then_each_row_is_found_by_its_key():
+    """PostgreSQL would rather read the whole of a small table, and remember how for a long time."""
+    arrive(*[PaymentIntentFactory() for _ in range(30)])
+    with CaptureQueriesContext(connection) as said:
+        PaymentService.process_arrived_webhooks()
+    [credit] = [one["sql"] for one in said if "lock_timeout" in one["sql"]]
+    assert "SET LOCAL enable_seqscan = off" in credit
+    assert query("SHOW enable_seqscan") == [("on",)]
 
 
 def test_given_payments_of_one_wallet_when_they_arrived_then_each_counts():
@@ -225,6 +237,46 @@ class TestHint:
         PaymentService.process_arrived_webhooks()
         arrive(PaymentIntentFactory())
         assert queue_length() == 2
+
+    def test_given_a_task_that_waits_a_moment_when_more_come_then_they_are_credited_with_it(
+        self, monkeypatch
+    ):
+        empty_queue()
+        inbox.take_hint()
+        first, *others = [PaymentIntentFactory() for _ in range(4)]
+        arrive(first)
+        monkeypatch.setattr(inbox.time, "sleep", lambda _seconds: arrive(*others))
+        assert PaymentService.process_arrived_webhooks() == 4
+        assert queue_length() == 1
+        assert WebhookAttempt.objects.values("finished_at").distinct().count() == 1
+
+    def test_given_one_that_failed_when_more_come_during_its_try_then_they_have_their_own_task(
+        self, monkeypatch
+    ):
+        """They would be tried one by one, for it may take long."""
+        [failed] = arrive(PaymentIntentFactory())
+        WebhookEvent.objects.update(attempts=1)
+        others = [PaymentIntentFactory() for _ in range(3)]
+        try_alone = inbox._try
+
+        def meanwhile(attempt):
+            empty_queue()
+            arrive(*others)
+            return try_alone(attempt)
+
+        monkeypatch.setattr(inbox, "_try", meanwhile)
+        assert PaymentService.process_arrived_webhooks() == 1
+        assert outcomes([failed]) == [("processed", ["processed"])]
+        assert queue_length() == 1
+        assert PaymentService.process_arrived_webhooks() == 3
+        assert WebhookAttempt.objects.values("finished_at").distinct().count() == 2
+
+    def test_given_a_connection_that_was_closed_when_an_event_comes_then_it_is_queued(self):
+        arrive(PaymentIntentFactory())
+        empty_queue()
+        inbox._hints.client.connection._sock.shutdown(socket.SHUT_RDWR)
+        arrive(PaymentIntentFactory())
+        assert queue_length() == 1
 
     def test_given_events_come_while_a_task_runs_when_all_is_over_then_none_waits(self):
         """Whoever sees the hint of a task has committed before that task looks."""
