@@ -153,8 +153,12 @@ class TextField(serializers.CharField):
             else validator
             for validator in self.validators
         ]
-        self._is_usual = {type(each) for each in self.validators} <= _USUAL
         self._length_max = math.inf if self.max_length is None else self.max_length
+
+    @cached_property
+    def _is_usual(self) -> bool:
+        """Asked when it is first used, for a subclass adds validators of its own."""
+        return {type(each) for each in self.validators} <= _USUAL
 
     def run_validators(self, value: str) -> None:
         """As the parent, unless a glance tells that all of them would let it pass."""

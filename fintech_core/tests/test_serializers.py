@@ -1,6 +1,7 @@
 """What every serializer of a request shares."""
 
 import pytest
+from django.core.validators import RegexValidator
 from hypothesis import given
 from hypothesis import strategies as st
 from rest_framework import serializers
@@ -106,3 +107,17 @@ class TestTheShortWay:
             name = TextField(source="first_name")
 
         assert Renamed.read({"name": "x"}) == {"first_name": "x"}
+
+
+def test_given_a_text_field_with_a_validator_of_its_own_when_reading_then_it_is_asked():
+    class Plain(TextField):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.validators.append(RegexValidator("^[a-z]*$"))
+
+    class Asked(StrictSerializer):
+        name = Plain()
+
+    assert Asked.read({"name": "x"}) == {"name": "x"}
+    with pytest.raises(serializers.ValidationError):
+        Asked.read({"name": "X"})
