@@ -4,7 +4,6 @@ Set-based: whom the recipients name, every wallet and every person are read in a
 legs are decided in memory, in their order, and what is accepted is written in a few statements.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from django.db.models import prefetch_related_objects
 from fintech_core.database import database_time, send_along
 from fintech_core.exceptions import DomainError
 from fintech_core.money import total
-from fintech_core.rows import insertion
+from fintech_core.rows import Row, insertion, to_insert
 from transactions import events
 from transactions.limit_use import Allowance
 from transactions.models import Transaction, TransferBatch, TransferBatchLeg
@@ -163,9 +162,9 @@ def _record(source: Wallet, mode: Mode, legs: Sequence[LegResult]) -> TransferBa
     )
     columns = {field.attname for field in TransferBatch._meta.concrete_fields}
     row = {name: value for name, value in vars(batch).items() if name in columns}
-    send_along(insertion(TransferBatch._meta.db_table), rows=json.dumps([row], default=str))
-    rows = json.dumps([_row(batch, leg) for leg in legs], default=str)
-    send_along(insertion(TransferBatchLeg._meta.db_table), rows=rows)
+    send_along(insertion(TransferBatch._meta.db_table), **to_insert([row]))
+    rows = [_row(batch, leg) for leg in legs]
+    send_along(insertion(TransferBatchLeg._meta.db_table), **to_insert(rows))
     return batch
 
 
@@ -175,7 +174,7 @@ def _status(succeeded: int, count: int) -> TransferBatch.Status:
     return TransferBatch.Status.PARTIAL if succeeded else TransferBatch.Status.FAILED
 
 
-def _row(batch: TransferBatch, leg: LegResult) -> dict[str, object]:
+def _row(batch: TransferBatch, leg: LegResult) -> Row:
     return {
         "batch_id": batch.id,
         "index": leg.index,

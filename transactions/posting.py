@@ -9,21 +9,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 from uuid import UUID
 
-import orjson
 from uuid_utils.compat import uuid7
 
 from fintech_core.database import database_time, send_along
-from fintech_core.rows import instance_of, relate
+from fintech_core.rows import Row, as_text, differences, instance_of, relate
 from transactions.models import Account, MovedWallet, Transaction, TransactionLedger
 from users.models import User
 from wallet.models import ZERO, Wallet
 from wallet.services import Spent
 
 Side = Wallet | Account
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,13 +111,18 @@ class Journal:
         if not self._made:
             return
         self._date()
-        send_along(
-            "SELECT transactions_post(%(made)s, %(moved)s, %(entries)s, %(spent)s)",
-            made=_json([row for _, row in self._made]),
-            moved=_json([_balance(wallet) for wallet in self._moved.values()]),
-            entries=_json(self._entries),
-            spent=spent and _json(vars(spent)),
-        )
+        rows = {
+            "made": [row for _, row in self._made],
+            "moved": [_balance(wallet) for wallet in self._moved.values()],
+            "entries": self._entries,
+        }
+        taken = spent and as_text(vars(spent))
+        if len(self._made) == 1:  # it has nothing to share
+            send_along(_POST, **_texts(rows), spent=taken)
+        else:
+            first = as_text({name: each[0] for name, each in rows.items() if each})
+            own = {name: differences(each) for name, each in rows.items()}
+            send_along(_POST_MANY, first=first, **_texts(own), spent=taken)
 
     def _date(self) -> None:
         """One moment for all. Only the wallets that did move decide it: another one, which somebody
@@ -136,9 +138,12 @@ class Journal:
             wallet.last_entry_at = moment
 
 
-def _json(rows: object) -> str:
-    """Amounts, ids and times are text in it, so they stay exact."""
-    return orjson.dumps(rows, default=str).decode()
+_POST = "SELECT transactions_post(%(made)s, %(moved)s, %(entries)s, %(spent)s)"
+_POST_MANY = "SELECT transactions_post_many(%(first)s, %(made)s, %(moved)s, %(entries)s, %(spent)s)"
+
+
+def _texts(rows: Mapping[str, Sequence[Row]]) -> dict[str, str]:
+    return {name: as_text(each) for name, each in rows.items()}
 
 
 def _transaction(posting: Posting, debtor: User | None, creditor: User | None) -> Row:
