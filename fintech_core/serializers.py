@@ -139,7 +139,7 @@ class _NoSurrogates(ProhibitSurrogateCharactersValidator):
             super().__call__(value)
 
 
-_USUAL = {MaxLengthValidator, ProhibitNullCharactersValidator, _NoSurrogates}
+_USUAL = {ProhibitNullCharactersValidator, _NoSurrogates}
 
 
 class TextField(serializers.CharField):
@@ -158,7 +158,11 @@ class TextField(serializers.CharField):
     @cached_property
     def _is_usual(self) -> bool:
         """Asked when it is first used, for a subclass adds validators of its own."""
-        return {type(each) for each in self.validators} <= _USUAL
+        return all(type(each) in _USUAL or self._is_length(each) for each in self.validators)
+
+    def _is_length(self, validator: Any) -> bool:
+        """The one that `max_length` stands for."""
+        return type(validator) is MaxLengthValidator and validator.limit_value == self.max_length
 
     def run_validators(self, value: str) -> None:
         """As the parent, unless a glance tells that all of them would let it pass."""

@@ -129,8 +129,10 @@ def _enqueue(event_id: UUID) -> None:
     Nothing is queued while a task is still waiting in the queue: it will find this event, too, for
     it takes the hint away before it looks, and the event was committed before the hint was seen.
     """
+    ours = str(event_id)
     try:
-        if _hints.ask("SET", _HINT, str(event_id), "NX", "PX", _HINT_MILLISECONDS):
+        found = _hints.ask("SET", _HINT, ours, "NX", "GET", "PX", _HINT_MILLISECONDS)
+        if found in (None, ours.encode()):  # ours: asked again, as the answer was lost
             _queue_task(event_id)
     except _QUEUE_IS_AWAY:
         logger.warning("webhook event not queued", extra={"webhook_event": str(event_id)})
@@ -227,7 +229,9 @@ def _try_all(attempts: list[Attempt], stop_at: float) -> None:
 def _put_back(attempts: list[Attempt]) -> None:
     """There was no time for them: the try does not count, and the lease runs out by itself."""
     WebhookEvent.objects.filter(
-        pk__in=[attempt.event_id for attempt in attempts], status=WebhookEvent.Status.RECEIVED
+        pk__in=[attempt.event_id for attempt in attempts],
+        status=WebhookEvent.Status.RECEIVED,
+        attempts__gt=0,  # staff may have asked for it again meanwhile, and it counts from there
     ).update(attempts=F("attempts") - 1)
     WebhookAttempt.objects.filter(pk__in=[attempt.pk for attempt in attempts]).update(
         outcome=WebhookAttempt.Outcome.NEEDLESS,

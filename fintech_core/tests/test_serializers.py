@@ -1,7 +1,7 @@
 """What every serializer of a request shares."""
 
 import pytest
-from django.core.validators import RegexValidator
+from django.core.validators import MaxLengthValidator, RegexValidator
 from hypothesis import given
 from hypothesis import strategies as st
 from rest_framework import serializers
@@ -121,3 +121,11 @@ def test_given_a_text_field_with_a_validator_of_its_own_when_reading_then_it_is_
     assert Asked.read({"name": "x"}) == {"name": "x"}
     with pytest.raises(serializers.ValidationError):
         Asked.read({"name": "X"})
+
+
+def test_given_a_length_among_the_validators_when_reading_then_it_is_asked():
+    class Asked(StrictSerializer):
+        name = TextField(validators=[MaxLengthValidator(5)])
+
+    with pytest.raises(serializers.ValidationError):
+        Asked.read({"name": "x" * 6})

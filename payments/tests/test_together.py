@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from redis.exceptions import ConnectionError
 
 from fintech_core.database import query
 from payments import inbox
@@ -270,6 +271,34 @@ class TestHint:
         assert queue_length() == 1
         assert PaymentService.process_arrived_webhooks() == 3
         assert WebhookAttempt.objects.values("finished_at").distinct().count() == 2
+
+    def test_given_an_answer_that_is_lost_when_an_event_comes_then_it_is_queued_all_the_same(
+        self, monkeypatch
+    ):
+        arrive(PaymentIntentFactory())
+        empty_queue()
+        inbox.take_hint()
+        redis = inbox._hints.client.connection
+        read, lost = redis.read_response, []
+
+        def lose_the_first(*arguments, **options):
+            answer = read(*arguments, **options)
+            if not lost:
+                lost.append(answer)
+                raise ConnectionError("lost")
+            return answer
+
+        monkeypatch.setattr(redis, "read_response", lose_the_first)
+        arrive(PaymentIntentFactory())
+        assert lost
+        assert queue_length() == 1
+
+    def test_given_staff_who_ask_again_when_there_is_no_time_then_the_others_are_put_back(self):
+        events = arrive(*[PaymentIntentFactory() for _ in range(3)])
+        attempts = inbox._begin_new()
+        inbox.receive_again([events[0].pk], by=UserFactory())
+        inbox._put_back(attempts)
+        assert set(WebhookEvent.objects.values_list("status", "attempts")) == {("received", 0)}
 
     def test_given_a_connection_that_was_closed_when_an_event_comes_then_it_is_queued(self):
         arrive(PaymentIntentFactory())

@@ -168,6 +168,7 @@ class TestSameNames:
             "RESET enable_seqscan",
             "SET enable_seqscan = on",
             "SECURITY INVOKER",
+            "STRICT",
         ],
     )
     def test_given_a_function_in_other_surroundings_when_verifying_then_it_is_named(

@@ -38,7 +38,8 @@ class Trigger:
 
 @dataclass(frozen=True)
 class Function:
-    """What it does, where that is written as text, under which settings, and as its owner or not.
+    """What it does, where that is written as text, under which settings, as its owner or not, and
+    whether it does nothing when an argument is NULL.
 
     Without its `search_path` a table of somebody's own could stand in for one of ours.
     """
@@ -46,6 +47,7 @@ class Function:
     body: str
     settings: frozenset[str]  # as in `pg_proc.proconfig`
     is_its_owners: bool
+    is_strict: bool
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,7 @@ def declared() -> Declared:
 
 def _apply(match: re.Match[str], found: Declared) -> None:
     if name := match["function"]:
-        is_its_owners = "SECURITY DEFINER" in match["header"]
-        found.functions[name] = Function(match["body"], _settings(match["header"]), is_its_owners)
+        found.functions[name] = _function(match["body"], match["header"])
     elif name := match["altered"]:
         was = found.functions[name]
         found.functions[name] = replace(was, settings=was.settings | _settings(match["setting"]))
@@ -78,6 +79,10 @@ def _apply(match: re.Match[str], found: Declared) -> None:
         found.functions.pop(name, None)
     else:
         found.triggers.pop(match["no_trigger"], None)
+
+
+def _function(body: str, header: str) -> Function:
+    return Function(body, _settings(header), "SECURITY DEFINER" in header, " STRICT" in header)
 
 
 def _settings(text: str) -> frozenset[str]:

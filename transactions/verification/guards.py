@@ -184,7 +184,8 @@ SELECT tgname, tgrelid::regclass::text, tgfoid::regproc::text, tgtype, tgqual IS
   FROM pg_trigger WHERE tgenabled IN ('O', 'A') AND NOT tgisinternal
 """
 _FUNCTIONS = """
-SELECT proname, prosrc, coalesce(proconfig, '{}'), prosecdef FROM pg_proc
+SELECT proname, prosrc, coalesce(proconfig, '{}'), prosecdef, proisstrict
+  FROM pg_proc
  WHERE pronamespace = 'public'::regnamespace AND proname = ANY(%(names)s)
 """
 _REFERENCES_OFF = """
@@ -240,9 +241,8 @@ def _rewritten() -> Iterator[Breach]:
     """A function that triggers or postings call, and that does something else by now."""
     wanted = declared().functions
     found: dict[str, list[Function]] = {}
-    for name, body, settings, is_its_owners in query(_FUNCTIONS, names=list(wanted)):
-        one = Function(body, frozenset(settings), is_its_owners)
-        found.setdefault(name, []).append(one)
+    for name, body, settings, *facts in query(_FUNCTIONS, names=list(wanted)):
+        found.setdefault(name, []).append(Function(body, frozenset(settings), *facts))
     for name, function in wanted.items():
         if found.get(name) != [function]:
             detail = "is not what the migrations made"
