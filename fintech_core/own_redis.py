@@ -1,6 +1,7 @@
 """One command of Redis at a time, without the layers of redis-py's client, which take longer."""
 
 import threading
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -13,13 +14,13 @@ class OwnRedis(threading.local):
     as long as the command. The client gives it back when the thread ends.
     """
 
-    def pool(self) -> ConnectionPool:
-        """Where a thread gets its connection, once."""
-        raise NotImplementedError
+    def __init__(self, pool: Callable[[], ConnectionPool]) -> None:
+        """`pool` says where a thread gets its connection, once; each thread runs this anew."""
+        self._pool = pool
 
     @cached_property
     def client(self) -> Redis:
-        return Redis(connection_pool=self.pool(), single_connection_client=True)
+        return Redis(connection_pool=self._pool(), single_connection_client=True)
 
     def ask(self, *command: str | int) -> Any:
         """Redis's answer to one command, with as many tries as the pool's settings allow.

@@ -93,16 +93,11 @@ def seconds_to_wait(
     return None if is_within else window_end + 1 - int(time.time())
 
 
-class _Own(OwnRedis):
-    def pool(self) -> ConnectionPool:
-        return get_redis_connection().connection_pool
+def _pool() -> ConnectionPool:
+    return get_redis_connection().connection_pool
 
 
-_own = _Own()
-
-
-def _ask(*command: str | int) -> Any:
-    return _own.ask(*command)
+_own = OwnRedis(_pool)
 
 
 def _counted_in_redis(counted: str, amount: int, limit: int, period: int) -> bool:
@@ -112,13 +107,13 @@ def _counted_in_redis(counted: str, amount: int, limit: int, period: int) -> boo
     find some.
     """
     key = f"fintech:limit:{hashlib.sha256(counted.encode()).hexdigest()}"
-    count = int(_ask("INCRBY", key, amount))
+    count = int(_own.ask("INCRBY", key, amount))
     if count == amount:
-        _ask("EXPIRE", key, 2 * period)
+        _own.ask("EXPIRE", key, 2 * period)
     if count <= limit:
         return True
     if amount > 1:
-        _ask("DECRBY", key, amount)
+        _own.ask("DECRBY", key, amount)
     return False
 
 

@@ -152,20 +152,18 @@ def take_hint() -> None:
         _hints.ask("DEL", _HINT)
 
 
-class _Hints(OwnRedis):
-    """Where the queue is, without its layers: most events need nothing of it but the hint."""
-
-    def pool(self) -> ConnectionPool:
-        return ConnectionPool.from_url(
-            current_app.conf.broker_write_url,
-            socket_connect_timeout=QUEUE_SECONDS,
-            socket_timeout=QUEUE_SECONDS,
-            # What was kept may have been closed; what takes too long is not asked again.
-            retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
-        )
+def _hint_pool() -> ConnectionPool:
+    return ConnectionPool.from_url(
+        current_app.conf.broker_write_url,
+        socket_connect_timeout=QUEUE_SECONDS,
+        socket_timeout=QUEUE_SECONDS,
+        # What was kept may have been closed; what takes too long is not asked again.
+        retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
+    )
 
 
-_hints = _Hints()
+# Where the queue is, without its layers: most events need nothing of it but the hint.
+_hints = OwnRedis(_hint_pool)
 
 
 @lru_cache

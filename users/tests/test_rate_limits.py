@@ -5,6 +5,7 @@ import pytest
 from django_redis import get_redis_connection
 
 from fintech_core import ratelimit
+from fintech_core.own_redis import OwnRedis
 from users.tests.factories import UserFactory, client_for
 from users.tests.helpers import at_once, get, login, patch, post, refusal
 from users.tests.test_registration import ALICE
@@ -19,7 +20,7 @@ def tight_limits(settings):
 
 @pytest.fixture
 def no_redis(settings, monkeypatch):
-    monkeypatch.setattr(ratelimit, "_own", ratelimit._Own())  # or the connection is kept
+    monkeypatch.setattr(ratelimit, "_own", OwnRedis(ratelimit._pool))  # or the connection is kept
     settings.CACHES = {
         "default": {**settings.CACHES["default"], "LOCATION": "redis://127.0.0.1:1/0"}
     }
@@ -116,13 +117,13 @@ class TestAtOnceAndWithoutRedis:
     def test_given_an_interrupt_before_the_answer_when_asking_again_then_it_gets_its_own(
         self, monkeypatch
     ):
-        assert ratelimit._ask("ECHO", "zero") == b"zero"
+        assert ratelimit._own.ask("ECHO", "zero") == b"zero"
         connection = ratelimit._own.client.connection
         with monkeypatch.context() as interrupted:
             interrupted.setattr(connection, "read_response", lambda: sys.exit(1))
             with pytest.raises(SystemExit):
-                ratelimit._ask("ECHO", "first")
-        assert ratelimit._ask("ECHO", "second") == b"second"
+                ratelimit._own.ask("ECHO", "first")
+        assert ratelimit._own.ask("ECHO", "second") == b"second"
 
     def test_given_threads_that_end_when_signing_in_then_their_connections_are_given_back(self):
         pool = get_redis_connection().connection_pool
