@@ -77,6 +77,11 @@ class TestTheShortWay:
             super(StrictSerializer, form).run_validation, data
         )
 
+    def test_given_a_right_request_with_one_member_too_many_when_reading_then_it_is_refused(self):
+        with pytest.raises(serializers.ValidationError) as refusal:
+            _Payment.read({"name": "x", "is_staff": True})
+        assert refusal.value.detail["is_staff"][0].code == "unknown_field"
+
     def test_given_a_default_that_is_made_when_reading_then_each_request_has_its_own(self):
         assert _Payment.read({"name": "x"})["pairs"] is not _Payment.read({"name": "x"})["pairs"]
 
