@@ -231,6 +231,15 @@ class TestHint:
         arrive(*[PaymentIntentFactory() for _ in range(4)])
         assert queue_length() == 1
 
+    def test_given_a_task_that_is_lost_when_events_keep_coming_then_the_hint_runs_out_all_the_same(
+        self,
+    ):
+        inbox.take_hint()
+        arrive(PaymentIntentFactory())
+        inbox._hints.ask("PEXPIRE", inbox._HINT, 1_000)
+        arrive(PaymentIntentFactory())
+        assert 0 <= inbox._hints.ask("PTTL", inbox._HINT) <= 1_000
+
     def test_given_a_task_that_began_when_an_event_comes_then_it_is_queued(self):
         empty_queue()
         inbox.take_hint()
