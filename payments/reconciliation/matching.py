@@ -150,7 +150,8 @@ def _our_side(described: Described) -> str:
 
 # One line in two reports that overlap is one line; twice in one report, or at two moments, it is
 # two. Both sides are looked up by their indexes, one reference after the other: joined, whole
-# tables would be read.
+# tables would be read. Lines by nothing but their reference (OFFSET 0 sees to it): what PostgreSQL
+# knows of a table that was just filled may be that it is empty, and then all indexes seem alike.
 _COMPARED = f"""
 INSERT INTO compared
 SELECT wanted.*, theirs.*, ours.*
@@ -162,9 +163,9 @@ SELECT wanted.*, theirs.*, ours.*
               (array_agg(amount ORDER BY settled_at, id))[1],
               least(sum(amount), 9999999999999.99),
               (array_agg(currency ORDER BY settled_at, id))[1]
-         FROM payments_reconciliationline line
-        WHERE line.reference = wanted.reference AND line.gateway = %(gateway)s
-          AND line.subject = wanted.subject) theirs
+         FROM (SELECT * FROM payments_reconciliationline
+                WHERE reference = wanted.reference OFFSET 0) line
+        WHERE line.gateway = %(gateway)s AND line.subject = wanted.subject) theirs
   LEFT JOIN LATERAL ({" UNION ALL ".join(map(_our_side, DESCRIBED))}
        OFFSET 0) ours ON true;
 ANALYZE compared;
@@ -229,10 +230,12 @@ _NEW_ID = """encode(set_bit(set_bit(overlay(
            FROM 1 FOR 6), 52, 1), 53, 1), 'hex')::uuid"""
 # Open already; or resolved by staff: those facts are not brought up again. In a statement of its
 # own, for the next one makes breaks: looking among those it would read what it has just written.
+# By the reference alone, as lines are.
 _KNOWN = f"""
 UPDATE found SET is_known = true
  WHERE EXISTS (
-       SELECT FROM payments_reconciliationbreak broken
+       SELECT FROM (SELECT * FROM payments_reconciliationbreak
+                     WHERE reference = found.reference OFFSET 0) broken
         WHERE {_SAME_KEY}
           AND (broken.status = 'open'
                OR broken.status = 'resolved'

@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 from django.test import override_settings
 
 from fintech_core.exceptions import InvalidState
+from fintech_core.tests.plans import explaining, plans_of
 from payments import reconciliation
 from payments.exceptions import GatewayUnavailable, NotFound
 from payments.gateways.base import ReportLine, Subject
@@ -35,6 +36,14 @@ from users.exceptions import NotPermitted
 from users.tests.factories import StaffFactory
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+_COMPARED_TABLES = [
+    "payments_reconciliationline",
+    "payments_reconciliationbreak",
+    "wanted",
+    "compared",
+    "found",
+]
 
 
 def today():
@@ -555,6 +564,34 @@ class TestCSV:
         rows = (f"payment_intent,ch_{n},1.00,USD,{today()}T10:00:00Z\n" for n in range(50_000))
         done = upload("".join(rows))
         assert (done.lines, done.breaks) == (50_000, 50_000)
+
+    @pytest.mark.parametrize("counted", [0, -1])
+    def test_given_wrong_statistics_when_run_then_no_statement_reads_a_table_over_and_over(
+        self, owner, counted
+    ):
+        """Autovacuum counts no rows on many pages when it comes while a run is not committed."""
+
+        def report(first):
+            return "".join(
+                f"payment_intent,ch_{n},1.00,USD,{today()}T10:00:00Z\n"
+                for n in range(first, first + 1_000)
+            )
+
+        upload(report(0))
+        with explaining(owner):
+            owner.execute(
+                "UPDATE pg_class SET reltuples = %s, relpages = 1000"
+                " WHERE relname LIKE 'payments\\_reconciliation%%' AND relkind = 'r'",
+                [counted],
+            )
+            plans = plans_of(lambda: upload(report(500)))
+        read = {
+            plan.statement: plan.rows({*_COMPARED_TABLES})
+            for plan in plans
+            if "reconciliation" in plan.statement or "found" in plan.statement
+        }
+        assert len(read) > 10
+        assert [(rows, statement) for statement, rows in read.items() if rows > 10_000] == []
 
 
 class TestCommand:
