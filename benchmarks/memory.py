@@ -41,7 +41,7 @@ def _of_process(pid: int) -> Memory:
 
 
 def use(bench: Bench) -> Result:
-    """Transfers and reads, in equal parts; the first tenth of the requests warms up.
+    """Transfers and reads, in equal parts; a tenth more of them, before, warms up.
 
     The web server's processes are not replaced meanwhile, which would hide a leak.
     """

@@ -1,4 +1,5 @@
-"""Rate limits, by django-ratelimit: atomic counters in Redis that parallel requests share.
+"""Rate limits: atomic counters in Redis that parallel requests share, in the windows and with the
+rates of django-ratelimit.
 
 While Redis is away, limits on money calls are open (money still moves), and limits on guessing
 (login, registration) are counted in PostgreSQL instead.

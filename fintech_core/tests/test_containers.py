@@ -231,7 +231,8 @@ class TestEntrypoint:
         web = entrypoint("web", PORT=port, DATABASE_OWNER_URL=None)
         # Then
         assert answers(f"http://127.0.0.1:{port}/api/health/")
-        assert entrypoint("healthy", "web", PORT=port, ALLOWED_HOSTS="localhost").wait(10) == 0
+        asked = (entrypoint("healthy", "web", PORT=port, ALLOWED_HOSTS="localhost") for _ in "123")
+        assert any(each.wait(10) == 0 for each in asked)  # a busy machine; Docker tries as often
         web.send_signal(signal.SIGTERM)
         assert web.wait(10) == 0
 

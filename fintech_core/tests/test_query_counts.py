@@ -12,7 +12,7 @@ from fintech_core.tests.calls import CALLS, documented, lists
 
 # How many statements a call sends when it succeeds, signed in. Each is a round trip, so
 # savepoints count as well, and COMMIT unless others travel with it. Not counted: what triggers do
-# inside PostgreSQL, and the health check of a connection that waited since the request before.
+# inside PostgreSQL.
 STATEMENTS = {
     "POST /api/v1/auth/login/": 4,
     "POST /api/v1/auth/logout/": 3,
