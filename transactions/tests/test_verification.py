@@ -134,6 +134,38 @@ class TestWithoutConstraints:
             named = [str(breach) for breach in breaches()]
         assert f"invariant 3: wallet {wallet}, entry 3: its number was given twice" in named
 
+    def test_given_a_number_given_twice_when_verifying_then_the_next_must_follow_from_both(
+        self, owner
+    ):
+        wallet = story().wallet.pk
+        with without(owner, "transactions_ledger_one_number_per_wallet"):
+            for sequence in (4, 5):
+                tamper(
+                    owner,
+                    f"UPDATE {ENTRY} SET sequence = {sequence - 1},"
+                    f" balance_after = balance_after + {sequence - 4}"
+                    f" WHERE wallet_id = '{wallet}' AND sequence = {sequence}",
+                )
+            named = [str(breach) for breach in breaches()]
+        expected = f"invariant 3: wallet {wallet}, entry 4: balance 59.00 does not follow from"
+        assert {line for line in named if line.startswith(expected)} == {
+            f"{expected} 55.00",
+            f"{expected} 56.00",
+        }
+
+    def test_given_numbers_outside_all_wallets_when_verifying_then_they_are_no_history(self, owner):
+        story()
+        first, second = TransactionLedger.objects.filter(account="gateway_clearing")[:2]
+        with without(owner, "transactions_ledger_wallet_entries_are_numbered"):
+            tamper(
+                owner,
+                f"UPDATE {ENTRY} SET sequence = 1 WHERE id = '{first.pk}'",
+                f"UPDATE {ENTRY} SET sequence = 2 WHERE id = '{second.pk}'",
+            )
+            named = [str(breach) for breach in breaches()]
+        missing = "there is no entry 1: entries are missing"
+        assert f"invariant 3: entry {second.pk}: {missing}" in named
+
     @pytest.mark.parametrize("sequence", ["NULL", "0", "-9223372036854775808"])
     def test_given_no_number_when_verifying_then_it_is_named(self, owner, sequence):
         wallet = story().wallet.pk

@@ -301,31 +301,47 @@ _ENTRY_RULES = [
     Rule(
         7,
         "own.seal <> sha256(CASE entry.sequence WHEN 1 THEN decode(repeat('00', 32), 'hex')"
-        "                   ELSE coalesce(previous.seal, '') END || books.digest)",
+        "                   ELSE coalesce(own.previous, '') END || books.digest)",
         "concat('its seal does not fit: it, transaction ', books.id,"
         " ', or what came before was changed')",
         _THE_ENTRY,
     ),
 ]
 
-# A number less its rank is the same all along a run. What lies in an index is looked up there
-# (OFFSET 0 sees to it), whatever the planner believes about the sizes of the tables: else it would
-# read whole tables for each chunk.
+# A number less its rank is the same all along a run. Within one, an entry follows the row before
+# it; what else comes before an entry is looked up, for of a number given twice each counts. What
+# lies in an index is looked up there (OFFSET 0 sees to it), whatever the planner believes about the
+# sizes of the tables: else it would read whole tables for each chunk. Frames are of one row, for
+# nothing looks at them. The texts are the first of the sums, so that the ids by which they are
+# ordered stand before other texts: what stands behind one is found anew for each comparison.
 _CHUNK = """
 WITH mine AS MATERIALIZED (
-    SELECT one.*, lag(number) OVER numbers AS number_before,
+    SELECT one.*,
+           lag(number) OVER numbers AS number_before,
+           lag(balance_after) OVER numbers AS balance_before,
+           lag(created_at) OVER numbers AS created_before,
+           wallet_id IS NOT NULL AND lag(number) OVER numbers = number - 1
+               AND lag(number, 2) OVER numbers IS DISTINCT FROM number - 1 AS follows,
            number - row_number() OVER numbers AS run
       FROM (SELECT *, CASE WHEN sequence >= 1 THEN sequence END AS number
               FROM transactions_transactionledger
              WHERE transaction_id BETWEEN %(first)s AND %(last)s) one
-    WINDOW numbers AS (PARTITION BY wallet_id ORDER BY number)
+    WINDOW numbers AS (PARTITION BY wallet_id ORDER BY number
+                       ROWS BETWEEN CURRENT ROW AND CURRENT ROW)
+), earlier AS (
+    SELECT mine.wallet_id, mine.number, one.*
+      FROM mine
+     CROSS JOIN LATERAL (
+           SELECT sequence, balance_after, created_at FROM transactions_transactionledger
+            WHERE wallet_id = mine.wallet_id AND sequence = mine.number - 1 OFFSET 0) one
+     WHERE mine.follows IS NOT TRUE
 ), sums AS (
     SELECT one.transaction_id,
+           string_agg(transactions_entry_text(one), '' ORDER BY one.id) AS texts,
            count(*) AS entries,
            count(one.wallet_id) AS in_wallets,
            coalesce(sum(one.amount) FILTER (WHERE one.entry_type = 'debit'), 0) AS debits,
-           coalesce(sum(one.amount) FILTER (WHERE one.entry_type = 'credit'), 0) AS credits,
-           string_agg(transactions_entry_text(one), '' ORDER BY one.id) AS texts
+           coalesce(sum(one.amount) FILTER (WHERE one.entry_type = 'credit'), 0) AS credits
       FROM transactions_transactionledger one
      WHERE one.transaction_id BETWEEN %(first)s AND %(last)s
      GROUP BY one.transaction_id
@@ -344,27 +360,22 @@ WITH mine AS MATERIALIZED (
      WHERE made.id BETWEEN %(first)s AND %(last)s
 ), run AS MATERIALIZED (
     SELECT wallet_id, min(number) - 1 AS before, max(number) AS last
-      FROM mine WHERE wallet_id IS NOT NULL AND number IS NOT NULL
+      FROM mine WHERE wallet_id IS NOT NULL
      GROUP BY wallet_id, run
-), before AS (
-    SELECT wallet_id, sequence, balance_after, created_at FROM mine
-     UNION ALL
-    SELECT one.*
+), sealed AS (
+    SELECT run.wallet_id, one.*
       FROM run
      CROSS JOIN LATERAL (
-           SELECT wallet_id, sequence, balance_after, created_at
-             FROM transactions_transactionledger
-            WHERE wallet_id = run.wallet_id AND sequence = run.before OFFSET 0) one
-), sealed AS MATERIALIZED (
-    SELECT one.*
-      FROM run
-     CROSS JOIN LATERAL (
-           SELECT wallet_id, sequence, seal FROM transactions_ledgerseal
+           SELECT sequence, seal,
+                  CASE WHEN lag(sequence) OVER numbers = sequence - 1
+                       THEN lag(seal) OVER numbers END AS previous
+             FROM transactions_ledgerseal
             WHERE wallet_id = run.wallet_id AND sequence BETWEEN run.before AND run.last
-           OFFSET 0) one
+           WINDOW numbers AS (ORDER BY sequence ROWS BETWEEN CURRENT ROW AND CURRENT ROW)) one
+     WHERE one.sequence > run.before
 ), wallet AS MATERIALIZED (
     SELECT one.*
-      FROM (SELECT DISTINCT wallet_id AS id FROM mine WHERE wallet_id IS NOT NULL) touched
+      FROM (SELECT DISTINCT wallet_id AS id FROM run) touched
      CROSS JOIN LATERAL (
            SELECT id, user_id, currency FROM wallet_wallet WHERE id = touched.id OFFSET 0) one
 )"""
@@ -378,10 +389,13 @@ _BROKEN = " UNION ALL ".join(
   FROM mine entry
   JOIN books ON books.id = entry.transaction_id
   LEFT JOIN wallet ON wallet.id = entry.wallet_id
-  LEFT JOIN before ON (before.wallet_id, before.sequence) = (entry.wallet_id, entry.number - 1)
   LEFT JOIN sealed own ON (own.wallet_id, own.sequence) = (entry.wallet_id, entry.sequence)
-  LEFT JOIN sealed previous
-    ON (previous.wallet_id, previous.sequence) = (entry.wallet_id, entry.number - 1)
+  LEFT JOIN earlier ON (earlier.wallet_id, earlier.number) = (entry.wallet_id, entry.number)
+ CROSS JOIN LATERAL (
+       SELECT CASE WHEN follows THEN number_before ELSE earlier.sequence END AS sequence,
+              CASE WHEN follows THEN balance_before ELSE earlier.balance_after END AS balance_after,
+              CASE WHEN follows THEN created_before ELSE earlier.created_at END AS created_at
+       ) before
 """,
         ),
     ]
@@ -397,9 +411,7 @@ SELECT count(*), array_agg(entry.id) FILTER (WHERE made.id IS NULL)
 
 
 def check(snapshot: str) -> Iterator[Step]:
-    parts = ranges("transactions_transaction", CHUNK)
-    yield _check_range(next(parts))
-    yield from in_parallel(snapshot, _check_range, parts)
+    yield from in_parallel(snapshot, _check_range, ranges("transactions_transaction", CHUNK))
 
 
 def _check_range(part: Range) -> Step:

@@ -5,16 +5,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from typing import TypeVar
 
-from django.db import connections, transaction
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from fintech_core.database import execute, query
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-WORKERS = min(4, os.cpu_count() or 1)  # each waits for a connection of its own
+# Each waits for a connection of its own. One more than there are processors leaves none idle while
+# another one waits for the disk, or for other programs.
+WORKERS = min(4, (os.cpu_count() or 1) + 1)
 
 
 @contextmanager
@@ -29,14 +33,20 @@ def shared_snapshot() -> Iterator[str]:
 def in_parallel(
     snapshot: str, work: Callable[[Task], Result], tasks: Iterable[Task]
 ) -> Iterator[Result]:
-    """The results in the order of the tasks, of which only a few are taken ahead of time."""
+    """The results in the order of the tasks, of which only a few are taken ahead of time.
+
+    The first one is done here: what is short needs no other connection.
+    """
+    todo = iter(tasks)
+    first = next(todo)
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with _threads(snapshot, work) as submit:
         try:
-            for task in tasks:
-                waiting.append(pool.submit(_elsewhere, snapshot, work, task))
-                if len(waiting) > 2 * WORKERS:
-                    yield waiting.popleft().result()
+            waiting.extend(submit(task) for task in islice(todo, 2 * WORKERS))
+            yield work(first)
+            for task in todo:
+                waiting.append(submit(task))
+                yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
@@ -44,16 +54,31 @@ def in_parallel(
                 future.cancel()
 
 
-def _elsewhere(snapshot: str, work: Callable[[Task], Result], task: Task) -> Result:
-    """On this thread's connection, which is closed afterwards: nobody else would."""
-    try:
-        with transaction.atomic(durable=True):
+@contextmanager
+def _threads(
+    snapshot: str, work: Callable[[Task], Result]
+) -> Iterator[Callable[[Task], Future[Result]]]:
+    """Each with a connection that it keeps, for a new one has to read the catalogue first. They are
+    closed at the end of the block: nobody else would."""
+    opened: list[BaseDatabaseWrapper] = []
+
+    def elsewhere(task: Task) -> Result:
+        if transaction.get_autocommit():
+            connection = connections[DEFAULT_DB_ALIAS]
+            connection.inc_thread_sharing()
+            opened.append(connection)
+            transaction.set_autocommit(False)
             execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             execute("SET TRANSACTION SNAPSHOT %(snapshot)s", snapshot=snapshot)
             _settle()
-            return work(task)
+        return work(task)
+
+    try:
+        with ThreadPoolExecutor(WORKERS) as pool:
+            yield lambda task: pool.submit(elsewhere, task)
     finally:
-        connections.close_all()
+        for connection in opened:
+            connection.close()
 
 
 def _settle() -> None:
