@@ -17,6 +17,7 @@ from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.http import HttpRequest, HttpResponse
+from django.http.response import ResponseHeaders
 from django.utils.cache import patch_vary_headers
 from django.utils.deprecation import MiddlewareMixin
 
@@ -161,6 +162,24 @@ def _is_known(charset: str) -> bool:
         return False
 
 
+class Headers(ResponseHeaders):
+    """As Django's, which asks by an exception whether a header is there, and looks up each one to
+    tell of all."""
+
+    @classmethod
+    def of(cls, headers: ResponseHeaders) -> "Headers":
+        """The same ones, not copies."""
+        made = cls({})
+        made._store = headers._store
+        return made
+
+    def __contains__(self, name: object) -> bool:
+        return str(name).lower() in self._store
+
+    def items(self) -> Any:
+        return self._store.values()
+
+
 class DataMiddleware:
     """Answers of the API are data about money and people: nobody on the way keeps a copy, and a
     browser that is made to show one as a page loads and runs nothing."""
@@ -172,6 +191,7 @@ class DataMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
         if is_api(request):
+            response.headers = Headers.of(response.headers)
             response.setdefault("Cache-Control", "no-store")
             response.setdefault("Content-Security-Policy", self.policy)
         return response

@@ -11,10 +11,11 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
+import uuid_utils
 from uuid_utils.compat import uuid7
 
 from fintech_core.database import database_time, send_along
-from fintech_core.rows import Row, as_text, differences, instance_of, relate
+from fintech_core.rows import Row, as_text, differences, instance_of
 from transactions.models import Account, MovedWallet, Transaction, TransactionLedger
 from users.models import User
 from wallet.models import ZERO, Wallet
@@ -72,9 +73,10 @@ class Journal:
         """Move the wallets, in memory: the next decision finds them as this leaves them."""
         debtor, creditor = _owner(posting.debit), _owner(posting.credit)
         row = _transaction(posting, debtor, creditor)
-        made = instance_of(Transaction, row)
+        made = instance_of(
+            Transaction, row, from_user=debtor, to_user=creditor, parent=posting.parent
+        )
         self._made.append((made, row))
-        relate(made, from_user=debtor, to_user=creditor, parent=posting.parent)
         made.moved = []
         if isinstance(posting.debit, Wallet):
             posting.debit.debit(posting.amount)
@@ -88,7 +90,7 @@ class Journal:
         self, made: Transaction, side: Side, entry_type: TransactionLedger.EntryType
     ) -> None:
         entry: Row = {
-            "id": uuid7(),
+            "id": str(uuid_utils.uuid7()),
             "transaction_id": made.id,
             "account": side,
             "entry_type": entry_type,

@@ -3,16 +3,15 @@
 The functions in PostgreSQL (`migrations/0006_lock.py`) find, lock and read in one round trip.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import fields
-from typing import Any
+from decimal import Decimal
 from uuid import UUID
 
 from django.db import transaction
 
 from fintech_core.database import query
-from fintech_core.rows import instance_of, relate
+from fintech_core.rows import Row, from_text, instance_of, read_moments
 from users.models import User
 from wallet.models import Wallet
 from wallet.queries import Debits
@@ -26,7 +25,8 @@ def lock_wallets(*wallet_ids: UUID) -> dict[UUID, Wallet]:
     they are under the lock, and the database's time (`locked_at`).
     """
     rows = query(_LOCK, wallet_ids=list(wallet_ids))
-    return {wallet.pk: wallet for wallet in map(_locked, rows)}
+    wallets = [_locked(_read(text)) for (text,) in rows]
+    return {wallet.pk: wallet for wallet in wallets}
 
 
 class LockedParties:
@@ -40,14 +40,15 @@ class LockedParties:
         rows = query(_LOCK_PARTIES, spender=spender_id, user_ids=user_ids, emails=emails)
         self.wallets: list[Wallet] = []
         self._by_name: dict[str, Wallet] = {}
-        for row in rows:
+        for (text,) in rows:
+            row = _read(text)
             wallet = _locked(row)
             self.wallets.append(wallet)
             self._by_name[wallet.user.email] = wallet
             if user_ids:
                 self._by_name[str(wallet.user_id)] = wallet
             if wallet.user_id == spender_id:
-                self.source, self.spent = wallet, Debits(*row[-4:])
+                self.source, self.spent = wallet, _spent(row)
 
     def find(self, name: str) -> Wallet | None:
         """The wallet of whoever has this email, in any case, or this user id."""
@@ -73,30 +74,43 @@ _WALLET_COLUMNS = [
 # What decisions and answers ask of an owner; the rest of the person is read when it is asked for.
 _OWNER_COLUMNS = ["email", "first_name", "last_name", "is_active", "is_staff", "kyc_status"]
 # Not the owner's id: the wallet says it, and to read it once more takes long in a batch.
-_COLUMNS = ", ".join(
-    [*_WALLET_COLUMNS, *_OWNER_COLUMNS, "locked_at", "is_heard"]
-    + [field.name for field in fields(Debits)]
-)
-_LOCK = f"SELECT {_COLUMNS} FROM wallet_lock(%(wallet_ids)s::uuid[])"  # noqa: S608
-_LOCK_OWN = f"""
-SELECT {_COLUMNS}
-  FROM wallet_lock(ARRAY(SELECT id FROM wallet_wallet WHERE user_id = %(user_id)s))
-"""  # noqa: S608
-_LOCK_PARTIES = f"""
-SELECT {_COLUMNS}
-  FROM wallet_lock_parties(%(spender)s, %(user_ids)s::uuid[], %(emails)s::varchar[])
-"""  # noqa: S608
+_LOCK = "SELECT row_to_json(locked)::text FROM wallet_lock(%(wallet_ids)s::uuid[]) locked"
+_LOCK_OWN = """
+SELECT row_to_json(locked)::text
+  FROM wallet_lock(ARRAY(SELECT id FROM wallet_wallet WHERE user_id = %(user_id)s)) locked
+"""
+_LOCK_PARTIES = """
+SELECT row_to_json(locked)::text
+  FROM wallet_lock_parties(%(spender)s, %(user_ids)s::uuid[], %(emails)s::varchar[]) locked
+"""
 
 
-def _locked(row: Sequence[Any]) -> Wallet:
+def _read(text: str) -> Row:
+    row = from_text(text)
+    row["id"], row["user_id"] = UUID(row["id"]), UUID(row["user_id"])
+    read_moments(row, "last_entry_at", "created_at", "updated_at", "locked_at")
+    return row
+
+
+def _locked(row: Row) -> Wallet:
     """The wallet and its owner in one row of the locking functions."""
-    owner_at = len(_WALLET_COLUMNS)
-    locked_at = owner_at + len(_OWNER_COLUMNS)
-    wallet = instance_of(Wallet, dict(zip(_WALLET_COLUMNS, row, strict=False)))
-    owner = dict(zip(_OWNER_COLUMNS, row[owner_at:locked_at], strict=True))
-    relate(wallet, user=instance_of(User, {"id": wallet.user_id, **owner}))
-    wallet.locked_at, wallet.is_heard = row[locked_at : locked_at + 2]
+    owner = {name: row[name] for name in _OWNER_COLUMNS}
+    wallet = instance_of(
+        Wallet,
+        {name: row[name] for name in _WALLET_COLUMNS},
+        user=instance_of(User, {"id": row["user_id"], **owner}),
+    )
+    wallet.locked_at, wallet.is_heard = row["locked_at"], row["is_heard"]
     return wallet
+
+
+def _spent(row: Row) -> Debits:
+    return Debits(
+        daily_total=Decimal(row["daily_total"]),
+        daily_count=row["daily_count"],
+        monthly_total=Decimal(row["monthly_total"]),
+        monthly_count=row["monthly_count"],
+    )
 
 
 def settled_wallet(user_id: UUID) -> Wallet:
@@ -107,6 +121,6 @@ def settled_wallet(user_id: UUID) -> Wallet:
     pass them for ever, and leaves the lock at once.
     """
     with transaction.atomic():
-        [row] = query(_LOCK_OWN, user_id=user_id)
+        [(text,)] = query(_LOCK_OWN, user_id=user_id)
         transaction.set_rollback(True)  # nothing was written; what it gives up is the lock
-    return _locked(row)
+    return _locked(_read(text))

@@ -21,7 +21,7 @@ from transactions.tests.helpers import person
 from users.tests.factories import sign_in
 
 # A tenth above what was counted with Python 3.11; other versions differ a little.
-MOST = {"transfer": 1090, "balance": 670, "history": 670}
+MOST = {"transfer": 920, "balance": 605, "history": 605}
 WARM = 5
 
 

@@ -4,10 +4,12 @@ import json
 import re
 
 import pytest
+from django.http import BadHeaderError, HttpResponse
 from django.test import Client, RequestFactory
 
 from fintech_core import views
 from fintech_core.exceptions import TITLES
+from fintech_core.middleware import Headers
 from fintech_core.ratelimit import account_key, address_key, client_ip
 from transactions.tests.helpers import at_once, client_of, person
 
@@ -328,3 +330,15 @@ def test_given_a_body_over_the_limit_when_refusing_then_an_allowed_origin_may_re
     )
     assert response.status_code == 413
     assert response["Access-Control-Allow-Origin"] == "https://app.example.com"
+
+
+def test_given_headers_when_taken_over_then_they_say_the_same_as_djangos():
+    response = HttpResponse(headers={"Vary": "origin", "X-Request-ID": "a"})
+    theirs, ours = response.headers, Headers.of(response.headers)
+    assert [*ours.items()] == [*theirs.items()]
+    assert ("vary" in ours, "Age" in ours, len(ours)) == (True, False, len(theirs))
+    ours.setdefault("VARY", "cookie")
+    ours["Age"] = "1"
+    assert (ours["vary"], theirs["age"]) == ("origin", "1")
+    with pytest.raises(BadHeaderError):
+        ours["Age"] = "1\r\nSet-Cookie: a=b"

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from fintech_core.rows import as_text
+from fintech_core.rows import as_text, from_text, read_moments
 from transactions.models import Account, Transaction
 
 
@@ -43,3 +43,19 @@ def test_given_an_id_and_a_moment_when_written_then_they_are_text_and_whole():
 def test_given_half_a_character_when_written_then_refused():
     with pytest.raises(TypeError):
         as_text({"description": "\ud800"})
+
+
+@pytest.mark.parametrize(
+    "text", ["0.0001", "999999999999999.9999", "0.0000", "90071992547409.9300"]
+)
+def test_given_an_amount_when_read_then_it_is_exact(text):
+    read = from_text(f'{{"amount": {text}}}')["amount"]
+    assert (type(read), str(read)) == (Decimal, text)
+
+
+@pytest.mark.parametrize("fraction", ["", ".5", ".97763", ".123456"])
+def test_given_a_moment_when_read_then_to_the_microsecond(fraction):
+    row = {"at": f"2026-11-23T07:00:00{fraction}+00:00", "never": None}
+    read_moments(row, "at", "never")
+    microseconds = round(float(f"0{fraction or '.0'}") * 1_000_000)
+    assert row == {"at": datetime(2026, 11, 23, 7, 0, 0, microseconds, UTC), "never": None}

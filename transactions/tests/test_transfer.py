@@ -5,9 +5,13 @@ from decimal import Decimal
 from uuid import uuid4
 
 import pytest
+from django.core.validators import validate_email
+from hypothesis import given
+from hypothesis import strategies as st
 from rest_framework.test import APIClient
 
 from transactions.models import Transaction, TransactionLedger
+from transactions.serializers.transactions import _PLAIN_EMAIL
 from transactions.tests.helpers import (
     balance,
     breaches,
@@ -463,3 +467,16 @@ class TestReading:
         assert refusal(xml) == (415, "unsupported_media_type")
         big = client.post(URL, "x" * (2 * 1024 * 1024 + 1), content_type="application/json")
         assert refusal(big) == (413, "payload_too_large")
+
+
+@given(st.from_regex(_PLAIN_EMAIL, fullmatch=True))
+def test_given_a_plain_address_when_read_then_django_takes_it_too(text):
+    validate_email(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a@b", "a@b.c", ".a@example.com", "a@-b.com", "a@b-.com", "a@b..com", "a" * 255 + "@b.com"],
+)
+def test_given_an_address_that_may_be_none_when_read_then_django_decides(text):
+    assert not _PLAIN_EMAIL.fullmatch(text)
