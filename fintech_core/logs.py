@@ -19,9 +19,8 @@ import structlog
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 from structlog.contextvars import get_contextvars
 
-# No line says from where in the code, or by which thread or program, so nobody need look it up:
+# No line says by which thread or program it was written, so nobody need look it up:
 # https://docs.python.org/3/howto/logging.html#optimization
-logging._srcfile = None
 logging.logThreads = logging.logMultiprocessing = False
 
 _SECRET_NAMES = re.compile(
