@@ -34,14 +34,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
         poll.register(self.connection.fileno(), select.POLLIN)
         return not poll.poll(0)
 
-    def ensure_connection(self) -> None:
-        """As Django's, which first looks for an event loop, a dozen times for each request.
-
-        It still does when a connection is made, and whenever a cursor is.
-        """
-        if self.connection is None:
-            super().ensure_connection()
-
     def rows_of(self, statement: str, parameters: Any = None) -> list[Any]:
         """What one statement answers, as a cursor of Django's would fetch it.
 

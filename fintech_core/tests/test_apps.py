@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.core.exceptions import SynchronousOnlyOperation
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 
+from fintech_core.database import query
 from users.tests.factories import UserFactory, client_for
 
 
@@ -29,3 +30,17 @@ def test_given_an_event_loop_when_it_asks_the_database_then_refused_as_by_django
 
     with pytest.raises(SynchronousOnlyOperation):
         asyncio.run(ask())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_given_an_event_loop_that_began_a_transaction_when_the_next_one_ends_then_it_is_committed():
+    async def begin():
+        with transaction.atomic():
+            pass
+
+    connection.ensure_connection()
+    with pytest.raises(SynchronousOnlyOperation):
+        asyncio.run(begin())
+    with transaction.atomic():
+        query("SELECT 1")
+    assert not connection.connection.in_transaction

@@ -123,6 +123,24 @@ def without(owner, *constraints):
             owner.execute(f"ALTER TABLE {ENTRY} ADD CONSTRAINT {name} {definition}")
 
 
+@contextmanager
+def seals_without_key(owner):
+    owner.execute(
+        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
+        " WHERE conrelid = 'transactions_ledgerseal'::regclass AND contype IN ('p', 'u')"
+    )
+    found = owner.fetchall()
+    assert found
+    for name, _definition in found:
+        owner.execute(f"ALTER TABLE transactions_ledgerseal DROP CONSTRAINT {name}")
+    try:
+        yield
+    finally:
+        tamper(owner, "DELETE FROM transactions_ledgerseal")
+        for name, definition in found:
+            owner.execute(f"ALTER TABLE transactions_ledgerseal ADD CONSTRAINT {name} {definition}")
+
+
 class TestWithoutConstraints:
     def test_given_a_number_given_twice_when_verifying_then_it_is_named(self, owner):
         wallet = story().wallet.pk
@@ -152,6 +170,18 @@ class TestWithoutConstraints:
             f"{expected} 55.00",
             f"{expected} 56.00",
         }
+
+    def test_given_a_number_sealed_twice_when_verifying_then_it_is_named(self, owner):
+        wallet = story().wallet.pk
+        with seals_without_key(owner):
+            tamper(
+                owner,
+                "INSERT INTO transactions_ledgerseal (wallet_id, sequence, seal)"
+                " SELECT wallet_id, sequence, sha256(seal) FROM transactions_ledgerseal"
+                f" WHERE wallet_id = '{wallet}' AND sequence = 2",
+            )
+            named = [str(breach) for breach in breaches()]
+        assert f"invariant 7: wallet {wallet}, entry 2: its number was sealed twice" in named
 
     def test_given_numbers_outside_all_wallets_when_verifying_then_they_are_no_history(self, owner):
         story()

@@ -300,6 +300,12 @@ _ENTRY_RULES = [
     ),
     Rule(
         7,
+        "own.is_second",
+        "'its number was sealed twice'",
+        _THE_ENTRY,
+    ),
+    Rule(
+        7,
         "own.seal <> sha256(CASE entry.sequence WHEN 1 THEN decode(repeat('00', 32), 'hex')"
         "                   ELSE coalesce(own.previous, '') END || books.digest)",
         "concat('its seal does not fit: it, transaction ', books.id,"
@@ -329,7 +335,7 @@ WITH mine AS MATERIALIZED (
     WINDOW numbers AS (PARTITION BY wallet_id ORDER BY number
                        ROWS BETWEEN CURRENT ROW AND CURRENT ROW)
 ), earlier AS (
-    SELECT mine.wallet_id, mine.number, one.*
+    SELECT mine.id, one.*
       FROM mine
      CROSS JOIN LATERAL (
            SELECT sequence, balance_after, created_at FROM transactions_transactionledger
@@ -367,6 +373,7 @@ WITH mine AS MATERIALIZED (
       FROM run
      CROSS JOIN LATERAL (
            SELECT sequence, seal,
+                  lag(sequence) OVER numbers = sequence AS is_second,
                   CASE WHEN lag(sequence) OVER numbers = sequence - 1
                        THEN lag(seal) OVER numbers END AS previous
              FROM transactions_ledgerseal
@@ -390,7 +397,7 @@ _BROKEN = " UNION ALL ".join(
   JOIN books ON books.id = entry.transaction_id
   LEFT JOIN wallet ON wallet.id = entry.wallet_id
   LEFT JOIN sealed own ON (own.wallet_id, own.sequence) = (entry.wallet_id, entry.sequence)
-  LEFT JOIN earlier ON (earlier.wallet_id, earlier.number) = (entry.wallet_id, entry.number)
+  LEFT JOIN earlier ON earlier.id = entry.id
  CROSS JOIN LATERAL (
        SELECT CASE WHEN follows THEN number_before ELSE earlier.sequence END AS sequence,
               CASE WHEN follows THEN balance_before ELSE earlier.balance_after END AS balance_after,
