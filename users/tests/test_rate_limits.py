@@ -3,10 +3,9 @@ import sys
 
 import pytest
 from django_redis import get_redis_connection
-from redis import Connection
 
 from fintech_core import ratelimit
-from fintech_core.own_redis import OwnRedis, _packed
+from fintech_core.own_redis import OwnRedis
 from users.tests.factories import UserFactory, client_for
 from users.tests.helpers import at_once, get, login, patch, post, refusal
 from users.tests.test_registration import ALICE
@@ -149,10 +148,3 @@ class TestAtOnceAndWithoutRedis:
     def test_given_no_redis_when_registering_then_counted_in_postgresql(self):
         answers = [post("users/register/", {**ALICE, "password": "x"}) for _ in range(4)]
         assert codes(answers) == [400, 400, 400, 429]
-
-
-@pytest.mark.parametrize(
-    "command", [("INCRBY", "key", 1), ("EXPIRE", "key \u00e9\r\n", -60), ("GET", "")]
-)
-def test_given_a_command_when_packed_then_as_redis_py_packs_it(command):
-    assert _packed(command) == b"".join(Connection().pack_command(*command))
