@@ -5,8 +5,7 @@ from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
-from rest_framework.routers import DefaultRouter, Route
-from rest_framework.viewsets import ViewSetMixin
+from rest_framework.routers import DefaultRouter
 
 from fintech_core import views
 from fintech_core.webhooks import urls as webhooks_urls
@@ -17,19 +16,7 @@ from wallet import urls as wallet_urls
 
 docs = csp(settings.DOCS_CONTENT_SECURITY)
 
-
-class Router(DefaultRouter):
-    """Without what only describes a view: REST framework would tell each one that is made for a
-    request, and change a class for it. The schema's generator looks it up by itself."""
-
-    def get_routes(self, viewset: type[ViewSetMixin]) -> list[Route]:
-        routes = super().get_routes(viewset)
-        for route in routes:
-            route.initkwargs.pop("schema", None)
-        return routes
-
-
-router = Router(use_regex_path=False)
+router = DefaultRouter(use_regex_path=False)
 router.include_root_view = False
 router.include_format_suffixes = False  # one URL for each thing
 # What is called most comes first: a path is compared with one pattern after the other.

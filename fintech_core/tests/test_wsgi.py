@@ -68,9 +68,3 @@ def test_given_many_names_of_ours_when_asked_then_few_are_kept(settings):
     for number in range(wsgi.HOSTS_KEPT + 10):
         assert request(HTTP_HOST=f"h{number}.example.com").get_host() == f"h{number}.example.com"
     assert len(wsgi.Request._allowed_hosts) == wsgi.HOSTS_KEPT
-
-
-def test_given_an_action_when_serving_then_its_view_is_not_told_how_it_is_described():
-    view = get_resolver().resolve("/api/v1/transactions/transfer/").func
-    assert "schema" not in view.initkwargs
-    assert "throttle_classes" in view.initkwargs
