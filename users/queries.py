@@ -4,11 +4,10 @@ import re
 from dataclasses import dataclass
 from uuid import UUID
 
-import orjson
 from django.db.models import Q, QuerySet
 
 from fintech_core.database import query
-from fintech_core.rows import instance_of, read_moments
+from fintech_core.rows import from_text, instance_of, read_moments
 from users.models import KYCStep, KYCSubmission, Session, User
 from users.tokens import Claims
 
@@ -35,7 +34,7 @@ def find_session(claims: Claims) -> Session | None:
     if not found:
         return None
     [(text,)] = found
-    row = orjson.loads(text)  # no amounts, so that there is nothing to be inexact
+    row = from_text(text)
     read_moments(row, "created_at", "expires_at", "revoked_at", "date_joined")
     user = {name: row[name] for name in _USER_COLUMNS}
     session = {name: row[name] for name in _SESSION_COLUMNS}
@@ -46,7 +45,7 @@ def find_session(claims: Claims) -> Session | None:
     )
 
 
-# Not the ids by which it is found: to read a UUID takes as long as three other columns.
+# Not the ids by which it is found: to make a UUID of text takes as long as three other columns.
 _SESSION_COLUMNS = ["refresh_jti", "created_at", "expires_at", "revoked_at", "revoked_reason"]
 _USER_COLUMNS = [
     "is_superuser", "email", "phone_number", "first_name", "last_name", "is_active",
