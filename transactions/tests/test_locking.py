@@ -4,9 +4,11 @@ from decimal import Decimal
 
 import pytest
 from django.db import transaction
+from django.db.models.functions import Now
+from django.utils import timezone
 
 from transactions.tests.helpers import person, send
-from users.models import Session
+from users.models import Session, SessionEnd
 from users.queries import find_session
 from users.tests.factories import sign_in
 from users.tokens import read_access
@@ -61,3 +63,13 @@ def test_given_a_session_when_found_then_it_and_its_user_are_as_the_orm_reads_th
     shown = {name: getattr(found.user, name) for name in found.user.__dict__ if name[0] != "_"}
     assert shown == {name: getattr(stored.user, name) for name in shown}
     assert len(shown) == 11
+
+
+def test_given_a_session_that_was_ended_when_found_then_it_says_when():
+    claims = read_access(sign_in(person()).access)
+    Session.objects.filter(pk=claims.session_id).update(
+        revoked_at=Now(), revoked_reason=SessionEnd.LOGOUT
+    )
+    found = find_session(claims)
+    assert columns(found) == columns(Session.objects.get(pk=found.pk))
+    assert not found.is_alive(now=timezone.now())

@@ -183,6 +183,22 @@ class TestWithoutConstraints:
             named = [str(breach) for breach in breaches()]
         assert f"invariant 7: wallet {wallet}, entry 2: its number was sealed twice" in named
 
+    def test_given_a_chain_that_leaves_a_seal_out_when_verifying_then_it_does_not_fit(self, owner):
+        wallet = story().wallet.pk
+        third = TransactionLedger.objects.get(wallet=wallet, sequence=3)
+        tamper(
+            owner,
+            "UPDATE transactions_ledgerseal SET seal = sha256((SELECT seal FROM"
+            f" transactions_ledgerseal WHERE wallet_id = '{wallet}' AND sequence = 1)"
+            f" || transactions_digest('{third.transaction_id}'))"
+            f" WHERE wallet_id = '{wallet}' AND sequence = 3",
+            f"DELETE FROM transactions_ledgerseal WHERE wallet_id = '{wallet}' AND sequence = 2",
+        )
+        named = [str(breach) for breach in breaches()]
+        assert f"invariant 7: wallet {wallet}, entry 2: has no seal" in named
+        unfit = f"invariant 7: wallet {wallet}, entry 3: its seal does not fit"
+        assert any(line.startswith(unfit) for line in named)
+
     def test_given_numbers_outside_all_wallets_when_verifying_then_they_are_no_history(self, owner):
         story()
         first, second = TransactionLedger.objects.filter(account="gateway_clearing")[:2]
