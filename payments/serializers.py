@@ -201,6 +201,7 @@ class WebhookEventSerializer(serializers.ModelSerializer[WebhookEvent]):
 
     intent_id = serializers.UUIDField(read_only=True, allow_null=True)
     payout_id = serializers.UUIDField(read_only=True, allow_null=True)
+    refund_id = serializers.UUIDField(read_only=True, allow_null=True)
 
     class Meta:
         model = WebhookEvent
@@ -216,6 +217,7 @@ class WebhookEventSerializer(serializers.ModelSerializer[WebhookEvent]):
             "last_error",
             "intent_id",
             "payout_id",
+            "refund_id",
             "received_at",
             "processed_at",
         )

@@ -19,7 +19,8 @@ def test_given_staff_when_listed_then_events_without_their_payload():
     assert [item["id"] for item in found] == [str(parked.pk), str(first.pk)]
     assert set(found[0]) == {
         "id", "gateway", "event_id", "event_type", "gateway_reference", "status", "attempts",
-        "next_attempt_at", "last_error", "intent_id", "payout_id", "received_at", "processed_at",
+        "next_attempt_at", "last_error", "intent_id", "payout_id", "refund_id", "received_at",
+        "processed_at",
     }  # fmt: skip
     assert client.get(URL, {"status": "parked"}).json()["results"] == [found[0]]
     assert client.get(f"{URL}{parked.pk}/").json() == found[0]

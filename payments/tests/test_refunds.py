@@ -294,6 +294,16 @@ class TestTheGatewaysWord:
         assert refund.completed_at
         assert breaches() == []
 
+    def test_given_a_refunds_event_when_staff_read_it_then_it_names_the_refund(
+        self, staff, gateway
+    ):
+        give_back(staff, paid(), "40.00")
+        refund = DepositRefund.objects.get()
+        event = told(refund, "return.ok")
+        reader = client_of(StaffFactory(permissions=["payments.view_webhookevent"]))
+        found = reader.get(f"/api/v1/payments/webhook-events/{event.pk}/").json()
+        assert (found["refund_id"], found["payout_id"]) == (str(refund.pk), None)
+
     def test_given_failure_when_told_twice_then_the_money_is_back_once(self, staff, gateway):
         intent = paid()
         give_back(staff, intent, "40.00")

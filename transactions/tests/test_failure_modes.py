@@ -114,3 +114,13 @@ def test_given_a_429_when_the_limit_is_over_then_the_key_is_still_fresh(settings
     late = post(client, body, key="k")
     assert late.status_code == 201
     assert "Idempotent-Replayed" not in late
+
+
+def test_given_several_reasons_when_the_limit_is_over_then_429_right_after_401(client, settings):
+    settings.RATE_LIMIT_TRANSFER = "1/m"
+    alice, bob = person("10.00"), person()
+    body = {"recipient": bob.email, "amount": "1.00"}
+    assert post(client_of(alice), body, key="k").status_code == 201
+    for wrong in (body, body | {"amount": "x"}, body | {"recipient": alice.email}):
+        assert refusal(post(client_of(alice), wrong, key="k")) == (429, "rate_limited")
+        assert refusal(post(client, wrong, key="k")) == (401, "not_authenticated")
