@@ -1,7 +1,7 @@
 """Pages of one person's ledger entries: history, transactions and entries are views of the same.
 
-The function in PostgreSQL (`migrations/0029_page_lines.py`) reads a page in one round trip, along
-one index, however deep it lies, and writes the JSON of each entry.
+The function in PostgreSQL (`migrations/0032_page_by_counterparty.py`) reads a page in one round
+trip, along one index, however deep it lies, and writes the JSON of each entry.
 """
 
 from dataclasses import dataclass, replace
