@@ -1,7 +1,9 @@
 """The admin as a whole: who gets in, what nobody may change, and that no list reads everything."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from html import unescape
 from typing import Any
 
 import pytest
@@ -315,6 +317,15 @@ class TestPages:
             (Transaction, "type__exact=transfer&created_at_from=2026-01-01"),
         ]:
             assert root.get(f"{page_of(model)}?{query}").status_code == 200, query
+
+    def test_given_any_page_when_following_its_links_to_lists_then_200(self, root):
+        linked = set()
+        for model, row in history().items():
+            page = root.get(page_of(model, "change", row.pk)).content.decode()
+            linked |= set(re.findall(r'href="(/admin/[^"]*\?[^"]*)"', page))
+        assert any("wallet__exact" in link for link in linked)
+        for link in linked:
+            assert root.get(unescape(link)).status_code == 200, link
 
 
 class TestHistory:
