@@ -7,6 +7,7 @@ from typing import Any
 from csp.decorators import csp
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
+from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
@@ -75,6 +76,22 @@ class OperationsSite(UnfoldAdminSite):
             if wait := _wait("password", values):
                 return self._too_many(request, wait)
         return super().password_change(request, extra_context)
+
+    def search(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> TemplateResponse:
+        """Pages by their names. Unfold's own keeps what it found in Redis, which takes no objects
+        and may be away; there are so few pages that to look again is no work."""
+        words = request.GET.get("s", "").lower()
+        found = self._search_apps(self.get_app_list(request), words) if words else []
+        pages = Paginator(found, per_page=max(1, len(found)))
+        context = {"page_obj": pages, "results": pages.page(1), "page_counter": 0}
+        return TemplateResponse(
+            request,
+            "unfold/helpers/command_results.html",
+            context | {"execution_time": 0},
+            headers={"HX-Trigger": "search"},
+        )
 
     def _too_many(self, request: HttpRequest, wait: int) -> HttpResponse:
         context = self.each_context(request) | {"title": "Too many attempts", "seconds": wait}

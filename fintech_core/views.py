@@ -62,9 +62,10 @@ def _check_cache() -> None:
 
 
 def _check_broker() -> None:
-    with Connection(
-        settings.CELERY_BROKER_URL, transport_options=settings.CELERY_BROKER_TRANSPORT_OPTIONS
-    ) as broker:
+    # Whoever looks after us waits no longer for this answer than a worker does for a connection.
+    options: dict[str, Any] = settings.CELERY_BROKER_TRANSPORT_OPTIONS
+    patience = {"socket_timeout": options["socket_connect_timeout"]}
+    with Connection(settings.CELERY_BROKER_URL, transport_options=options | patience) as broker:
         broker.ensure_connection(max_retries=1, timeout=1)
 
 

@@ -146,6 +146,7 @@ class AdjustmentAdmin(FreshQuestionAdmin, ListAdmin):
         ("Decision", {"fields": ["decider", "decided_at", "refusal", "effect"]}),
     ]
     related = ["wallet__user", "proposed_by", "decided_by", "transaction"]
+    linked_lookups = frozenset({"wallet__exact"})
 
     def found_by(self, text: str) -> Q:
         if key := uuid_in(text):

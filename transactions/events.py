@@ -3,15 +3,13 @@
 Call these inside the transaction of the effect; see `fintech_core.webhooks.outbox`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
 from fintech_core.webhooks.kinds import EventType
 from fintech_core.webhooks.outbox import Happened, emit_all
 from transactions.models import Hold, Transaction
-
-Present = Callable[[Transaction], Mapping[str, Any]]
 
 
 def deposited(*made: Transaction) -> None:

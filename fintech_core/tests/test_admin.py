@@ -1,7 +1,9 @@
 """The admin as a whole: who gets in, what nobody may change, and that no list reads everything."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from html import unescape
 from typing import Any
 
 import pytest
@@ -315,6 +317,33 @@ class TestPages:
             (Transaction, "type__exact=transfer&created_at_from=2026-01-01"),
         ]:
             assert root.get(f"{page_of(model)}?{query}").status_code == 200, query
+
+    @pytest.mark.parametrize("more", ["", "&extended=1", "&page=2"])
+    def test_given_the_name_of_a_page_when_searching_then_it_is_found(self, root, more):
+        for _again in range(2):
+            response = root.get(f"/admin/search/?s=Wallet{more}")
+            assert response.status_code == 200
+            assert page_of(Wallet) in response.content.decode()
+
+    def test_given_other_words_when_searching_then_nothing_is_found(self, root):
+        for words in ("", "?s=", "?s=nothing-of-the-kind", "?s=%00"):
+            response = root.get(f"/admin/search/{words}")
+            assert response.status_code == 200
+            assert "/admin/" not in response.content.decode()
+
+    def test_given_staff_who_may_see_little_when_searching_then_no_more_is_found(self):
+        reader = client_of(StaffFactory(permissions=["users.view_user"]))
+        assert page_of(User) in reader.get("/admin/search/?s=user").content.decode()
+        assert page_of(Wallet) not in reader.get("/admin/search/?s=wallet").content.decode()
+
+    def test_given_any_page_when_following_its_links_to_lists_then_200(self, root):
+        linked = set()
+        for model, row in history().items():
+            page = root.get(page_of(model, "change", row.pk)).content.decode()
+            linked |= set(re.findall(r'href="(/admin/[^"]*\?[^"]*)"', page))
+        assert any("wallet__exact" in link for link in linked)
+        for link in linked:
+            assert root.get(unescape(link)).status_code == 200, link
 
 
 class TestHistory:

@@ -1,5 +1,8 @@
 """Statements that travel together arrive in the order in which they were sent."""
 
+import os
+import socket
+from functools import partial
 from io import StringIO
 
 import pytest
@@ -374,3 +377,13 @@ def test_given_a_lost_connection_when_asking_then_the_next_request_gets_another(
     connection.close_if_unusable_or_obsolete()
     assert query("SELECT 1") == [(1,)]
     assert connection.connection is not lost
+
+
+def test_given_a_server_that_falls_silent_when_waiting_for_it_then_seconds_at_most():
+    connection.ensure_connection()
+    with socket.socket(fileno=os.dup(connection.connection.fileno())) as line:
+        option = partial(line.getsockopt, socket.IPPROTO_TCP)
+        assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert 0 < option(socket.TCP_USER_TIMEOUT) <= 5000
+        probes = option(socket.TCP_KEEPINTVL) * option(socket.TCP_KEEPCNT)
+        assert option(socket.TCP_KEEPIDLE) + probes <= 10

@@ -1,5 +1,6 @@
 """What the web server believes of a request, and how its processes live, asked of a real one."""
 
+import json
 import os
 import re
 import signal
@@ -9,12 +10,13 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.conf import settings
 from gunicorn.workers.gthread import ThreadWorker
 
 from fintech_core import gunicorn_worker
@@ -250,3 +252,32 @@ def test_given_a_connection_that_is_over_when_answered_then_nobody_asks_it_again
     client = Client(monkeypatch, sent=3)
     client.kept = kept
     assert client.handled() == 1
+
+
+def answer_to(web: Web, body: bytes, path: str = "/api/v1/auth/login/") -> tuple[int, str]:
+    """Status and code, for a body that is sent in chunks and ends with the connection."""
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", web.port), timeout=10) as client:
+        client.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + body)
+        client.shutdown(socket.SHUT_WR)
+        answer = HTTPResponse(client)
+        answer.begin()
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        return answer.status, json.loads(answer.read())["code"]
+
+
+LOGIN = b'{"email":"nobody@example.com","password":"no"}'
+
+
+def test_given_a_body_in_chunks_when_asking_then_it_is_read_like_any_other(web: Web) -> None:
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in (LOGIN[:7], LOGIN[7:]))
+    assert answer_to(web, chunks + b"0\r\n\r\n") == (401, "invalid_credentials")
+    too_long = b"%x\r\n" % (settings.BODY_LIMIT + 1) + b" " * (settings.BODY_LIMIT + 1)
+    assert answer_to(web, too_long + b"\r\n0\r\n\r\n") == (413, "payload_too_large")
+
+
+@pytest.mark.parametrize("body", [b"", b"5\r\n", b"x\r\n", b"2\r\n{}\r\n", b"2\r\n{}0\r\n\r\n"])
+def test_given_chunks_that_break_off_when_asking_then_nothing_is_taken_for_empty(
+    web: Web, body: bytes
+) -> None:
+    assert answer_to(web, body) == (400, "parse_error")

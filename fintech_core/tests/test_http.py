@@ -2,6 +2,8 @@
 
 import json
 import re
+import socket
+import time
 
 import pytest
 from django.http import BadHeaderError, HttpResponse
@@ -301,6 +303,15 @@ def test_given_forged_addresses_and_parallel_requests_when_logging_in_then_the_l
     codes = sorted(response.status_code for response in responses)
     assert codes == [401] * 10 + [429] * 6
     assert all(r["Retry-After"] for r in responses if r.status_code == 429)
+
+
+def test_given_a_broker_that_hangs_when_asking_for_health_then_it_is_told_soon(settings):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings.CELERY_BROKER_URL = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        started = time.monotonic()
+        health = Client().get("/api/health/").json()
+    assert (health["status"], health["checks"]["broker"]) == ("degraded", "unavailable")
+    assert time.monotonic() - started < 3
 
 
 def test_given_the_switch_is_off_when_hurrying_then_there_is_no_limit(settings):

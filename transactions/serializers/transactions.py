@@ -121,6 +121,8 @@ class RecipientField(TextField):
 
     def to_internal_value(self, data: object) -> str:
         text = super().to_internal_value(data)
+        if not text.isascii():  # nor is what is ASCII in lower-case alone; see registration
+            self.fail("recipient")
         try:
             return str(UUID(text)) if "@" not in text else self._email(text)
         except (ValueError, DjangoValidationError):

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from io import BytesIO
 from uuid import uuid4
 
 import pytest
@@ -312,6 +313,24 @@ class TestCapturing:
         assert available(alice) == "84.50"
         hold.refresh_from_db()
         assert (hold.amount, hold.captured_amount) == (Decimal("40.00"), Decimal("15.50"))
+
+    @pytest.mark.parametrize("is_readable", [True, False])
+    def test_given_a_part_sent_in_chunks_when_capturing_then_never_all(
+        self, alice, bob, hold, is_readable
+    ):
+        response = client_of(bob).generic(
+            "POST",
+            f"{URL}{hold.pk}/capture/",
+            content_type="application/json",
+            HTTP_TRANSFER_ENCODING="chunked",
+            HTTP_IDEMPOTENCY_KEY="in-chunks",
+            **{"wsgi.input": BytesIO(b'{"amount":"15.50"}'), "wsgi.input_terminated": is_readable},
+        )
+        if is_readable:
+            assert (response.status_code, response.json()["amount"]) == (201, "15.50")
+        else:
+            assert refusal(response) == (400, "parse_error")
+            assert held(alice) == Decimal("40.00")
 
     def test_given_what_it_was_for_when_capturing_then_the_transaction_says_it(self, alice, bob):
         made = ask(alice, bob, "1.00", description="Bicycle", metadata={"booking": "7"}).json()

@@ -190,6 +190,7 @@ class TestTransfer:
             {"currency": 840},
             {"recipient": "not an address"},
             {"recipient": "12345"},
+            {"recipient": "\u212aate@example.com"},  # a Kelvin sign: its lower-case is a plain k
             {"recipient": ["a@example.com"]},
             {"recipient": ""},
         ],
