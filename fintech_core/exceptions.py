@@ -72,14 +72,14 @@ class ServiceUnavailable(DomainError):
 
 class PayloadTooLarge(DomainError):
     code = "payload_too_large"
-    title = "The request body is too large."
+    title = "The request is too large."
     status = 413
 
 
 # Codes that no DomainError carries: what the framework itself refuses.
 TITLES: dict[str, str] = {
     "validation_error": "The request is not valid.",
-    "parse_error": "The request body cannot be read.",
+    "parse_error": "The request cannot be read.",
     "not_authenticated": "Sign in to do this.",
     "invalid_credentials": "The email or the password is wrong.",
     "token_not_valid": "The token is not valid, has expired, or was revoked.",
@@ -88,7 +88,7 @@ TITLES: dict[str, str] = {
     "method_not_allowed": "This resource does not know that method.",
     "not_acceptable": "The answer cannot be given in a form that you accept.",
     "unsupported_media_type": "The request body has a type that is not read here.",
-    "payload_too_large": "The request body is too large.",
+    "payload_too_large": "The request is too large.",
     "rate_limited": "Too many requests. Wait, then try again.",
     "internal_error": "Something went wrong on our side. Nothing was half-done.",
     "service_unavailable": "The service is briefly unavailable.",

@@ -2,14 +2,28 @@
 
 import select
 import time
+from http import HTTPStatus
 from typing import Any
+from uuid import uuid4
 
+import structlog
+from gunicorn.http.errors import (
+    ConfigurationProblem,
+    InvalidResponseHeader,
+    InvalidResponseHeaderName,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    ParseException,
+)
+from gunicorn.util import write_nonblock
 from gunicorn.workers.gthread import ThreadWorker
 
 # How often a process that is busy looks whether somebody waits whom no other one takes.
 PATIENCE_SECONDS = 0.05
 # How long a thread waits for the next request of a client whom it has just answered.
 NEXT_REQUEST_MS = 2
+# What gunicorn can only find fault with itself for.
+_OURS = (ConfigurationProblem, InvalidResponseHeader, InvalidResponseHeaderName)
 
 
 class FairWorker(ThreadWorker):
@@ -71,6 +85,18 @@ class FairWorker(ThreadWorker):
                 break
         return is_kept
 
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
+        """What is no request is refused like everything else: gunicorn's own answer is HTML."""
+        if not isinstance(exc, ParseException) or isinstance(exc, _OURS):
+            super().handle_error(req, client, addr, exc)
+            return
+        with structlog.contextvars.bound_contextvars(request_id=uuid4().hex):
+            self.log.warning("Invalid request from ip=%s: %s", addr[0] if addr else "", exc)
+            try:
+                write_nonblock(client, _refusal(exc))
+            except OSError:
+                self.log.debug("Failed to send error message.")
+
     @property
     def _somebody_waits(self) -> bool:
         """For this thread, to be told to stop, or perhaps to be taken, as nobody has looked."""
@@ -97,3 +123,23 @@ def _asks_again(conn: Any) -> bool:
     poll = select.poll()
     poll.register(conn.sock, select.POLLIN)
     return bool(poll.poll(NEXT_REQUEST_MS))
+
+
+def _refusal(exc: ParseException) -> bytes:
+    """Status line, headers and problem document (RFC 9457)."""
+    # Django, which this needs, is set up when the application is loaded, later than this module.
+    from fintech_core.exceptions import current_request_id, plain_problem
+
+    if isinstance(exc, LimitRequestLine):
+        problem = plain_problem(414, "The request line is too long.", code="payload_too_large")
+    elif isinstance(exc, LimitRequestHeaders):
+        problem = plain_problem(431, "The headers are too long.", code="payload_too_large")
+    else:
+        problem = plain_problem(400, "This is no HTTP request as it is read here.", "parse_error")
+    answer = problem.as_response(None)
+    answer["Connection"] = "close"
+    answer["Content-Length"] = str(len(answer.content))
+    answer["X-Request-ID"] = current_request_id() or ""
+    status = HTTPStatus(problem.status)
+    line = f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
+    return line + answer.serialize_headers() + b"\r\n\r\n" + answer.content

@@ -281,3 +281,29 @@ def test_given_chunks_that_break_off_when_asking_then_nothing_is_taken_for_empty
     web: Web, body: bytes
 ) -> None:
     assert answer_to(web, body) == (400, "parse_error")
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        ("GET /api/health/live/?q=%s HTTP/1.1\r\n" % ("x" * 5000), (414, "payload_too_large")),
+        ("GET /api/health/live/ HTTP/1.1\r\nA: %s\r\n" % ("x" * 9000), (431, "payload_too_large")),
+        ("GET /api/health/live/ HTTP/1.1\r\nContent-Length: 1e1\r\n", (400, "parse_error")),
+        ("POST / HTTP/1.1\r\nIdempotency-Key: a\x7fb\r\n", (400, "parse_error")),
+        ("GET /api/health/live/\r\n", (400, "parse_error")),
+        ("no HTTP\r\n", (400, "parse_error")),
+    ],
+    ids=["long line", "long header", "no length", "DEL in a header", "no version", "nothing of it"],
+)
+def test_given_what_is_no_request_when_it_comes_then_refused_like_everything_else(
+    web: Web, sent: str, expected: tuple[int, str]
+) -> None:
+    with socket.create_connection(("127.0.0.1", web.port), timeout=10) as client:
+        client.sendall(f"{sent}\r\n".encode())
+        answer = HTTPResponse(client)
+        answer.begin()
+        problem = json.loads(answer.read())
+    assert (answer.status, problem["code"]) == expected
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.headers["X-Request-ID"] == problem["request_id"]
+    assert (problem["status"], problem["instance"]) == (answer.status, None)
