@@ -162,29 +162,37 @@ def _require_no_unsigned_leaves(number: int) -> None:
 
 
 # Only the wallets with entries since the last checkpoint's horizon are looked at, unless there is
-# none, or the database was restored elsewhere and counts its transactions anew.
+# none, or the database was restored elsewhere and counts its transactions anew. What lies in an
+# index is looked up there (OFFSET 0 sees to it): there is no time limit here, and if PostgreSQL
+# believed that a table is empty, it would read all of it for each wallet.
 _WRITE_LEAVES = """
 INSERT INTO transactions_checkpointleaf (wallet_id, entry_count, number, seal)
 SELECT wallet.id, wallet.entry_count, %(number)s, seal.seal
-  FROM wallet_wallet wallet
+  FROM {wallets}
   LEFT JOIN LATERAL (
        SELECT entry_count FROM transactions_checkpointleaf
         WHERE wallet_id = wallet.id ORDER BY entry_count DESC LIMIT 1) known ON true
-  LEFT JOIN transactions_ledgerseal seal
-    ON seal.wallet_id = wallet.id AND seal.sequence = wallet.entry_count
- WHERE wallet.entry_count <> coalesce(known.entry_count, 0) {moved}
+  LEFT JOIN LATERAL (
+       SELECT seal FROM transactions_ledgerseal
+        WHERE wallet_id = wallet.id AND sequence = wallet.entry_count OFFSET 0) seal ON true
+ WHERE wallet.entry_count <> coalesce(known.entry_count, 0)
 UNION ALL
 SELECT %(outside)s, newest.sequence, %(number)s, newest.seal
   FROM (SELECT sequence, seal FROM transactions_outsideseal ORDER BY sequence DESC LIMIT 1) newest
  WHERE newest.sequence > (SELECT coalesce(max(entry_count), 0) FROM transactions_checkpointleaf
                            WHERE wallet_id = %(outside)s)
 """
-_MOVED = """AND wallet.id IN (
-       SELECT entry.wallet_id
+_ALL = "wallet_wallet wallet"
+_MOVED = """(
+       SELECT DISTINCT entry.wallet_id
          FROM transactions_transaction made
-         JOIN transactions_transactionledger entry ON entry.transaction_id = made.id
+        CROSS JOIN LATERAL (
+              SELECT wallet_id FROM transactions_transactionledger
+               WHERE transaction_id = made.id OFFSET 0) entry
         WHERE made.posted_in >= %(horizon)s::text::xid8
-          AND made.posted_in < pg_snapshot_xmax(pg_current_snapshot()))"""
+          AND made.posted_in < pg_snapshot_xmax(pg_current_snapshot())) moved
+ CROSS JOIN LATERAL (
+       SELECT id, entry_count FROM wallet_wallet WHERE id = moved.wallet_id OFFSET 0) wallet"""
 
 
 _CUT = "A wallet has fewer entries than the last checkpoint signed."
@@ -198,7 +206,7 @@ _REFUSALS = {
 
 def _write_leaves(number: int, previous: LedgerCheckpoint | None) -> None:
     horizon = _horizon_of(previous)
-    statement = _WRITE_LEAVES.format(moved="" if horizon is None else _MOVED)
+    statement = _WRITE_LEAVES.format(wallets=_ALL if horizon is None else _MOVED)
     try:
         execute(statement, number=number, outside=OUTSIDE, horizon=horizon)
     except IntegrityError as exc:
@@ -226,10 +234,13 @@ SELECT leaf.wallet_id, before.entry_count
        SELECT entry_count, seal FROM transactions_checkpointleaf
         WHERE wallet_id = leaf.wallet_id AND entry_count < leaf.entry_count
         ORDER BY entry_count DESC LIMIT 1) before ON true
-  LEFT JOIN transactions_ledgerseal seal
-    ON seal.wallet_id = leaf.wallet_id AND seal.sequence = before.entry_count
-  LEFT JOIN transactions_outsideseal outside
-    ON leaf.wallet_id = %(outside)s AND outside.sequence = before.entry_count
+  LEFT JOIN LATERAL (
+       SELECT seal FROM transactions_ledgerseal
+        WHERE wallet_id = leaf.wallet_id AND sequence = before.entry_count OFFSET 0) seal ON true
+  LEFT JOIN LATERAL (
+       SELECT seal FROM transactions_outsideseal
+        WHERE leaf.wallet_id = %(outside)s AND sequence = before.entry_count OFFSET 0
+       ) outside ON true
  WHERE leaf.number = %(number)s
    AND coalesce(seal.seal, outside.seal) IS DISTINCT FROM before.seal
  LIMIT 10

@@ -31,7 +31,8 @@ _Changes = dict[int, _Change]  # by prefix, at one depth
 _Nodes = dict[tuple[int, int], Node]  # by depth and prefix
 
 
-# The heads of the chains in some buckets, as of one checkpoint.
+# The heads of the chains in some buckets, as of one checkpoint. Each by its own index, whatever
+# PostgreSQL believes of the table: `+ 0` keeps it from the index of numbers, where all leaves are.
 _LEAVES = """
 WITH chain AS (
     SELECT id FROM wallet_wallet WHERE transactions_bucket(id) {where}
@@ -42,7 +43,7 @@ SELECT chain.id, head.entry_count, head.seal
   FROM chain
   JOIN LATERAL (
        SELECT entry_count, seal FROM transactions_checkpointleaf
-        WHERE wallet_id = chain.id AND number <= %(number)s
+        WHERE wallet_id = chain.id AND number + 0 <= %(number)s
         ORDER BY entry_count DESC LIMIT 1) head ON true
 """
 _LEAVES_IN = _LEAVES.format(where="= ANY(%(buckets)s)")

@@ -124,6 +124,25 @@ def _each_setting(owner: Any, change: Callable[[str], str]) -> None:
         owner.execute(f'ALTER DATABASE "{database}" {change(name)}')
 
 
+@contextmanager
+def counted_as_empty(owner: Any, *tables: str) -> Iterator[None]:
+    """What PostgreSQL believes of tables that were counted before what fills them was committed.
+
+    No rows on many pages: each index then seems as good as any other, and so does the whole table.
+    """
+    owner.execute(
+        "UPDATE pg_class SET reltuples = 0, relpages = pg_relation_size(oid) / 8192"
+        " WHERE relname = ANY (%(tables)s);"
+        "DELETE FROM pg_statistic USING pg_class counted"
+        " WHERE counted.oid = starelid AND relname = ANY (%(tables)s)",
+        {"tables": list(tables)},
+    )
+    try:
+        yield
+    finally:
+        owner.execute(f"ANALYZE {', '.join(tables)}")
+
+
 def plans_of(run: Callable[[], Any]) -> list[Plan]:
     """How each statement was run that `run` caused."""
     notices = _Notices()

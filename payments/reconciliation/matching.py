@@ -143,14 +143,14 @@ def _our_side(described: Described) -> str:
                WHERE entry.transaction_id = made.transaction_id
                  AND (entry.account, entry.entry_type, entry.amount, entry.currency)
                    = ('{described.account}', '{described.entry_type}', made.amount, made.currency))
-         FROM {described.table} made
-        WHERE wanted.subject = '{described.subject}'
-          AND made.gateway_reference = wanted.reference AND made.gateway = %(gateway)s"""  # noqa: S608 - the descriptions are ours
+         FROM (SELECT * FROM {described.table}
+                WHERE gateway_reference = wanted.reference OFFSET 0) made
+        WHERE wanted.subject = '{described.subject}' AND made.gateway = %(gateway)s"""  # noqa: S608 - the descriptions are ours
 
 
 # One line in two reports that overlap is one line; twice in one report, or at two moments, it is
 # two. Both sides are looked up by their indexes, one reference after the other: joined, whole
-# tables would be read. Lines by nothing but their reference (OFFSET 0 sees to it): what PostgreSQL
+# tables would be read. And by nothing but the reference (OFFSET 0 sees to it): what PostgreSQL
 # knows of a table that was just filled may be that it is empty, and then all indexes seem alike.
 _COMPARED = f"""
 INSERT INTO compared

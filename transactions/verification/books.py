@@ -317,7 +317,8 @@ _ENTRY_RULES = [
 # A number less its rank is the same all along a run. Within one, an entry follows the row before
 # it; what else comes before an entry is looked up, for of a number given twice each counts. What
 # lies in an index is looked up there (OFFSET 0 sees to it), whatever the planner believes about the
-# sizes of the tables: else it would read whole tables for each chunk. Frames are of one row, for
+# sizes of the tables: else it would read whole tables for each chunk. An entry by its number: other
+# indexes have its wallet, too, but none of them this order. Frames are of one row, for
 # nothing looks at them. The texts are the first of the sums, so that the ids by which they are
 # ordered stand before other texts: what stands behind one is found anew for each comparison.
 _CHUNK = """
@@ -331,7 +332,7 @@ WITH mine AS MATERIALIZED (
            number - row_number() OVER numbers AS run
       FROM (SELECT *, CASE WHEN sequence >= 1 THEN sequence END AS number
               FROM transactions_transactionledger
-             WHERE transaction_id BETWEEN %(first)s AND %(last)s) one
+             WHERE transaction_id BETWEEN %(first)s AND %(last)s OFFSET 0) one
     WINDOW numbers AS (PARTITION BY wallet_id ORDER BY number
                        ROWS BETWEEN CURRENT ROW AND CURRENT ROW)
 ), earlier AS (
@@ -339,7 +340,9 @@ WITH mine AS MATERIALIZED (
       FROM mine
      CROSS JOIN LATERAL (
            SELECT sequence, balance_after, created_at FROM transactions_transactionledger
-            WHERE wallet_id = mine.wallet_id AND sequence = mine.number - 1 OFFSET 0) one
+            WHERE wallet_id = mine.wallet_id
+              AND sequence BETWEEN mine.number - 1 AND mine.number - 1
+            ORDER BY sequence OFFSET 0) one
      WHERE mine.follows IS NOT TRUE
 ), sums AS (
     SELECT one.transaction_id,

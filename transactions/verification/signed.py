@@ -66,15 +66,19 @@ SELECT wallet_id, entry_count FROM transactions_checkpointleaf
  ORDER BY wallet_id, entry_count OFFSET %(chunk)s LIMIT 1
 """
 
-# The first of each wallet: from there on nothing is what it was.
+# The first of each wallet: from there on nothing is what it was. What lies in an index is looked up
+# there (OFFSET 0 or LIMIT sees to it), as in `books`: there is no time limit here, either.
 _MOVED_HEADS = """
 SELECT DISTINCT ON (leaf.wallet_id) leaf.wallet_id, leaf.entry_count, leaf.number,
        coalesce(seal.seal, outside.seal) IS NULL
   FROM transactions_checkpointleaf leaf
-  LEFT JOIN transactions_ledgerseal seal
-    ON seal.wallet_id = leaf.wallet_id AND seal.sequence = leaf.entry_count
-  LEFT JOIN transactions_outsideseal outside
-    ON leaf.wallet_id = %(outside)s AND outside.sequence = leaf.entry_count
+  LEFT JOIN LATERAL (
+       SELECT seal FROM transactions_ledgerseal
+        WHERE wallet_id = leaf.wallet_id AND sequence = leaf.entry_count OFFSET 0) seal ON true
+  LEFT JOIN LATERAL (
+       SELECT seal FROM transactions_outsideseal
+        WHERE leaf.wallet_id = %(outside)s AND sequence = leaf.entry_count OFFSET 0
+       ) outside ON true
  WHERE (leaf.wallet_id, leaf.entry_count) > (%(wallet)s, %(entry)s)
    AND (leaf.wallet_id, leaf.entry_count) <= (%(last_wallet)s, %(last_entry)s)
    AND coalesce(seal.seal, outside.seal) IS DISTINCT FROM leaf.seal
@@ -91,14 +95,16 @@ SELECT leaf.wallet_id, first.created_at::text, before.number
         WHERE wallet_id = leaf.wallet_id AND entry_count < leaf.entry_count
         ORDER BY entry_count DESC LIMIT 1) known ON true
   JOIN LATERAL (
-       SELECT created_at FROM transactions_transactionledger
-        WHERE wallet_id = leaf.wallet_id AND sequence = coalesce(known.entry_count, 0) + 1
+       (SELECT created_at FROM transactions_transactionledger
+         WHERE wallet_id = leaf.wallet_id AND sequence > coalesce(known.entry_count, 0)
+         ORDER BY sequence LIMIT 1)
         UNION ALL
        SELECT made.created_at
          FROM transactions_outsideseal outside
          JOIN transactions_transaction made ON made.id = outside.transaction_id
         WHERE leaf.wallet_id = %(outside)s
-          AND outside.sequence = coalesce(known.entry_count, 0) + 1) first ON true
+          AND outside.sequence = coalesce(known.entry_count, 0) + 1
+       OFFSET 0) first ON true
  WHERE (leaf.wallet_id, leaf.entry_count) > (%(wallet)s, %(entry)s)
    AND (leaf.wallet_id, leaf.entry_count) <= (%(last_wallet)s, %(last_entry)s)
    AND first.created_at < before.created_at - %(slack)s
@@ -165,7 +171,8 @@ SELECT wallet.id, first.created_at::text
         WHERE wallet_id = wallet.id ORDER BY entry_count DESC LIMIT 1) known ON true
   JOIN LATERAL (
        SELECT created_at FROM transactions_transactionledger
-        WHERE wallet_id = wallet.id AND sequence = coalesce(known.entry_count, 0) + 1) first ON true
+        WHERE wallet_id = wallet.id AND sequence > coalesce(known.entry_count, 0)
+        ORDER BY sequence LIMIT 1) first ON true
  WHERE wallet.id BETWEEN %(first)s AND %(last)s AND first.created_at < %(floor)s
 """
 
