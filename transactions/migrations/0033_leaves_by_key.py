@@ -51,7 +51,7 @@ JOINED = _FITS.format(
 
 
 class Migration(migrations.Migration):
-    dependencies = [("transactions", "0031_differences")]
+    dependencies = [("transactions", "0032_page_by_counterparty")]
 
     # As lists: Django would split a plain text at semicolons, inside function bodies, too.
     operations = [migrations.RunSQL([BY_KEY], [JOINED])]
