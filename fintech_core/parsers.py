@@ -13,6 +13,11 @@ from rest_framework.parsers import BaseParser, DataAndFiles, MultiPartParser
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
+def is_digits(text: str) -> bool:
+    """Whether it is a whole number, plainly written. `int` also takes " 6_0 " and other digits."""
+    return text.isascii() and text.isdecimal()
+
+
 class MalformedJSON(ValueError):
     """The text is not JSON that we accept; the message says why."""
 
