@@ -16,9 +16,9 @@ from uuid import UUID
 from django.db.models import Q
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
+from fintech_core.moments import Period
 from transactions.balances import Position, position_at
 from transactions.models import LedgerSeal, TransactionLedger
-from transactions.moments import Period
 from users.models import User
 from wallet.locking import settled_wallet
 from wallet.models import Wallet
