@@ -169,7 +169,7 @@ def problem_of(exc: Exception) -> Problem:
     if isinstance(exc, RequestDataTooBig):
         return plain_problem(413)
     if isinstance(exc, TooManyFieldsSent | TooManyFilesSent | SuspiciousOperation):
-        return plain_problem(400, "The request is malformed.")
+        return plain_problem(400, "The request is malformed.", code="parse_error")
     if isinstance(exc, OperationalError | InterfaceError):
         return _of_refusal(ServiceUnavailable())
     return plain_problem(500)

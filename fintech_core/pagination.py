@@ -9,6 +9,7 @@ from rest_framework import pagination
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
 
+from fintech_core.parsers import is_digits
 from fintech_core.renderers import for_scripts
 
 
@@ -20,6 +21,10 @@ class CursorPagination(pagination.CursorPagination):
     page_size_query_param = "page_size"
     # Time-ordered UUIDs (version 7): newest first is an index range on the primary key.
     ordering = "-id"
+
+    def get_page_size(self, request: Request) -> int | None:
+        asked = request.query_params.get(self.page_size_query_param, "")
+        return super().get_page_size(request) if is_digits(asked) else self.page_size
 
     def paginate_queryset(
         self, queryset: Any, request: Request, view: Any = None

@@ -5,11 +5,17 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
+from django.utils.datastructures import MultiValueDict
 from rest_framework.exceptions import ParseError
-from rest_framework.parsers import BaseParser
+from rest_framework.parsers import BaseParser, DataAndFiles, MultiPartParser
 
 # Half a character: it is not text, and can be neither stored nor sent back.
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def is_digits(text: str) -> bool:
+    """Whether it is a whole number, plainly written. `int` also takes " 6_0 " and other digits."""
+    return text.isascii() and text.isdecimal()
 
 
 class MalformedJSON(ValueError):
@@ -78,3 +84,30 @@ class StrictJSONParser(BaseParser):
             return load_json(stream.read())
         except MalformedJSON as refusal:
             raise ParseError(str(refusal)) from refusal
+
+
+class StrictMultiPartParser(MultiPartParser):
+    """A form as strict as JSON is here: each name once, of a file too, and text in UTF-8."""
+
+    def parse(
+        self, stream: Any, media_type: str | None = None, parser_context: Any = None
+    ) -> "DataAndFiles[Any, Any]":
+        # Django puts U+FFFD for what is not UTF-8; as Latin-1 every byte lasts until it is read.
+        sent = super().parse(stream, media_type, {**(parser_context or {}), "encoding": "latin-1"})
+        parts = [*_parts(sent.data), *_parts(sent.files)]
+        if len({name for name, _ in parts}) < len(parts):
+            raise ParseError("A field name appears twice.")
+        try:
+            texts = {_utf8(name): [_utf8(text)] for name, text in _parts(sent.data)}
+        except UnicodeDecodeError as exc:
+            raise ParseError("The body is not valid UTF-8.") from exc
+        files = {_utf8(name): [file] for name, file in _parts(sent.files)}
+        return DataAndFiles(MultiValueDict(texts), MultiValueDict(files))
+
+
+def _parts(named: MultiValueDict[str, Any]) -> list[tuple[str, Any]]:
+    return [(name, value) for name, values in named.lists() for value in values]
+
+
+def _utf8(text: str) -> str:
+    return text.encode("latin-1").decode()

@@ -13,6 +13,8 @@ from rest_framework.exceptions import ErrorDetail
 from rest_framework.fields import empty
 from rest_framework.validators import ProhibitSurrogateCharactersValidator
 
+from fintech_core.parsers import is_digits
+
 # An answer must not grow with what was sent.
 UNKNOWN_NAMED = 20
 NAME_SHOWN = 64
@@ -129,6 +131,15 @@ class NoBodySerializer(StrictSerializer):
 
 def _unknown_field() -> ErrorDetail:
     return ErrorDetail("There is no such field here.", code="unknown_field")
+
+
+class WholeNumberField(serializers.IntegerField):
+    """A JSON number without a fraction, or its digits as a string."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, str) and not is_digits(data):
+            self.fail("invalid")
+        return super().to_internal_value(data)
 
 
 class _NoSurrogates(ProhibitSurrogateCharactersValidator):

@@ -9,6 +9,7 @@ from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import display
 
 from fintech_core.admin import NOTHING, CreatedFilter, HistoryAdmin, link, money, uuid_in
+from fintech_core.parsers import is_digits
 from transactions.models import TransferBatch, TransferBatchLeg
 from users import queries as users_queries
 
@@ -85,7 +86,7 @@ class TransferBatchAdmin(HistoryAdmin):
 def _first_leg(request: HttpRequest) -> int:
     """Where the page of legs begins; whatever is no number means the first."""
     text = request.GET.get("from", "")
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 5 else 0
+    return int(text) if is_digits(text) and len(text) < 5 else 0
 
 
 def _legs_of(batch: TransferBatch, *, first: int) -> dict[str, Any]:

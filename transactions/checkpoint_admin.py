@@ -12,6 +12,7 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from fintech_core.admin import HistoryAdmin, Question, change_page, link, list_page
+from fintech_core.parsers import is_digits
 from transactions import checkpoints, signing
 from transactions.models import LedgerCheckpoint
 from transactions.question_admin import FreshQuestionAdmin
@@ -65,7 +66,7 @@ class LedgerCheckpointAdmin(FreshQuestionAdmin, HistoryAdmin):
     actions_list = ["take"]
 
     def found_by(self, text: str) -> Q:
-        is_number = text.isascii() and text.isdecimal() and int(text[:20]) <= NUMBER_MAX
+        is_number = is_digits(text) and int(text[:20]) <= NUMBER_MAX
         return Q(pk=int(text[:20])) if is_number else Q(pk__in=[])
 
     @display(description="Number")

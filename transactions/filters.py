@@ -7,9 +7,11 @@ from decimal import Decimal
 from typing import Any
 
 import django_filters
+from django import forms
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 
+from fintech_core.moments import ANY_YEAR, parse_moment
 from fintech_core.money import is_amount_text
 from transactions.models import Hold, Transaction, TransactionLedger
 from transactions.pages import Entries
@@ -23,16 +25,34 @@ def _is_amount(text: str) -> None:
         raise ValidationError("Write the amount as a decimal, such as 50.00.")
 
 
+def _amount_filter() -> django_filters.CharFilter:
+    return django_filters.CharFilter(method="by_text", strip=False, validators=[_is_amount])
+
+
+class _MomentInput(forms.Field):
+    def to_python(self, value: str | None) -> datetime | None:
+        try:
+            return parse_moment(value, ANY_YEAR) if value else None
+        except ValueError as refusal:
+            raise ValidationError(str(refusal), code="invalid") from refusal
+
+
+class MomentFilter(django_filters.Filter):
+    """Of any year: an interval without end may be written as one that ends in 9999."""
+
+    field_class = _MomentInput
+
+
 class EntryFilter(django_filters.FilterSet):
     """`created_after` is inclusive, `created_before` is not, so that intervals join without gap."""
 
     type = django_filters.ChoiceFilter(choices=Transaction.Type.choices, method="by_text")
     status = django_filters.ChoiceFilter(choices=Transaction.Status.choices, method="by_text")
     direction = django_filters.ChoiceFilter(choices=_DIRECTIONS, method="by_text")
-    created_after = django_filters.IsoDateTimeFilter(method="by_moment")
-    created_before = django_filters.IsoDateTimeFilter(method="by_moment")
-    amount_min = django_filters.CharFilter(method="by_text", validators=[_is_amount])
-    amount_max = django_filters.CharFilter(method="by_text", validators=[_is_amount])
+    created_after = MomentFilter(method="by_moment")
+    created_before = MomentFilter(method="by_moment")
+    amount_min = _amount_filter()
+    amount_max = _amount_filter()
 
     class Meta:
         model = TransactionLedger

@@ -16,9 +16,10 @@ from uuid import UUID
 from django.db.models import Q
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
+from fintech_core.moments import Period
 from transactions.balances import Position, position_at
-from transactions.models import LedgerSeal, TransactionLedger
-from transactions.moments import Period
+from transactions.models import TransactionLedger
+from transactions.seals import seal_of
 from users.models import User
 from wallet.locking import settled_wallet
 from wallet.models import Wallet
@@ -87,12 +88,8 @@ def statement_of(user_id: UUID, period: Period) -> Statement:
         )
     opening = position_at(wallet, Q(created_at__lt=begins_at))
     closing = position_at(wallet, Q(created_at__lt=ends_at))
-    return Statement(wallet, period, opening, closing, _seal_of(wallet, closing), now)
-
-
-def _seal_of(wallet: Wallet, position: Position) -> bytes:
-    seals = LedgerSeal.objects.filter(wallet=wallet, sequence=position.sequence)
-    return bytes(seals.values_list("seal", flat=True).first() or b"")
+    seal = seal_of(wallet.pk, closing.sequence)
+    return Statement(wallet, period, opening, closing, seal, now)
 
 
 def lines_of(statement: Statement) -> Iterator[Line]:

@@ -12,8 +12,8 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from fintech_core.admin import NOTHING
 from fintech_core.database import sqlstate
+from fintech_core.moments import parse_moment
 from fintech_core.money import format_amount, total
-from transactions.moments import parse_moment
 from transactions.trial_balance import AccountBalance, TrialBalance, trial_balance
 
 VIEW_PERMISSION = "transactions.view_transaction"

@@ -16,14 +16,6 @@ KYC_STEPS_SHOWN = 50
 FOUND_MAX = 100
 
 
-def find_user(email_or_id: str) -> User | None:
-    """The user with this email (however capitalised) or this id, deactivated ones included."""
-    try:
-        return User.objects.filter(pk=UUID(email_or_id)).first()
-    except ValueError:
-        return User.objects.filter(email=email_or_id).first()
-
-
 def find_session(claims: Claims) -> Session | None:
     """The session that a token names, with its user, in one query. It may be over.
 

@@ -7,6 +7,7 @@ from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.fields import get_error_detail
 
+from fintech_core.moments import AnyDayField
 from fintech_core.serializers import StrictSerializer, TextField
 from users.countries import COUNTRY_CODES
 from users.models import (
@@ -159,7 +160,7 @@ class KYCSubmissionSerializer(StrictSerializer):
 
     document_type = serializers.ChoiceField(choices=DocumentType.choices)
     document_number = LineField(max_length=64)
-    date_of_birth = serializers.DateField()
+    date_of_birth = AnyDayField()
     address_line1 = LineField(max_length=200)
     address_line2 = LineField(max_length=200, required=False, allow_blank=True)
     city = LineField(max_length=100)

@@ -12,13 +12,12 @@ from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
 from rest_framework import mixins
 from rest_framework import status as http
 from rest_framework.decorators import action
-from rest_framework.parsers import MultiPartParser
 from rest_framework.permissions import AllowAny, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet
 
-from fintech_core.parsers import StrictJSONParser
+from fintech_core.parsers import StrictJSONParser, StrictMultiPartParser
 from fintech_core.ratelimit import LoginRateLimit, RegisterRateLimit
 from fintech_core.schema import problems
 from fintech_core.serializers import NoBodySerializer
@@ -272,7 +271,7 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, GenericViewS
         methods=["get"],
         url_path="me/kyc",
         permission_classes=[IsAuthenticated],
-        parser_classes=[StrictJSONParser, MultiPartParser],
+        parser_classes=[StrictJSONParser, StrictMultiPartParser],
         throttle_classes=[DocumentRateLimit],
         serializer_class=serializers.KYCSubmissionSerializer,
     )

@@ -16,7 +16,19 @@ APPS = ("fintech_core", "users", "wallet", "transactions", "payments")
 
 
 @pytest.mark.parametrize(
-    ("asked", "given"), [("", 25), ("7", 7), ("100", 100), ("100000", 100), ("0", 25), ("x", 25)]
+    ("asked", "given"),
+    [
+        ("", 25),
+        ("7", 7),
+        ("100", 100),
+        ("100000", 100),
+        ("0", 25),
+        ("x", 25),
+        ("1_0", 25),
+        (" 7 ", 25),
+        ("+7", 25),
+        ("\u0667", 25),  # 7 in Arabic digits
+    ],
 )
 def test_given_any_page_size_when_listing_then_at_most_a_hundred(asked, given):
     request = Request(APIRequestFactory().get("/", {"page_size": asked}))

@@ -14,6 +14,7 @@ from fintech_core.exceptions import TITLES
 from fintech_core.middleware import Headers
 from fintech_core.ratelimit import account_key, address_key, client_ip
 from transactions.tests.helpers import at_once, client_of, person
+from users.tests.helpers import refusal
 
 pytestmark = pytest.mark.django_db
 
@@ -168,6 +169,31 @@ class TestEncodings:
         client = client_of(person())
         client.raise_request_exception = False
         assert client.get("/api/v1/users/me/", headers={"Accept": value}).status_code < 500
+
+
+class TestTooMany:
+    """Of whatever is counted before anything is read: no field of it can be named."""
+
+    def test_given_more_query_parameters_than_a_hundred_when_asking_then_parse_error(self):
+        client = client_of(person())
+        query = "&".join(f"a{number}=1" for number in range(101))
+        for path in ("/api/v1/transactions/", "/api/v1/wallets/me/balance/", "/api/v1/users/me/"):
+            assert client.get(f"{path}?{query.removesuffix('&a100=1')}").status_code == 200
+        response = client.get(f"/api/v1/transactions/?{query}")
+        assert refusal(response) == (400, "parse_error")
+        assert "errors" not in response.json()
+
+    @pytest.mark.parametrize("file_name", ["", '; filename="a.pdf"'])
+    def test_given_more_parts_of_a_form_than_a_hundred_when_sending_then_parse_error(
+        self, file_name
+    ):
+        part = f'--x\r\nContent-Disposition: form-data; name="a%d"{file_name}\r\n\r\n1\r\n'
+        body = "".join(part % number for number in range(110)) + "--x--\r\n"
+        response = client_of(person()).generic(
+            "POST", "/api/v1/users/me/kyc/", body, "multipart/form-data; boundary=x"
+        )
+        assert refusal(response) == (400, "parse_error")
+        assert "errors" not in response.json()
 
 
 class TestHeaders:

@@ -7,7 +7,7 @@ from typing import Any
 from rest_framework import serializers
 
 from fintech_core.money import AmountField, BalanceField
-from fintech_core.serializers import StrictSerializer
+from fintech_core.serializers import StrictSerializer, WholeNumberField
 from transactions.holds import LIFETIME, LIFETIME_MAX, Reservation
 from transactions.models import Hold
 from transactions.serializers.transactions import PartySerializer, TransferRequestSerializer
@@ -19,7 +19,7 @@ _SECONDS_MAX = int(LIFETIME_MAX.total_seconds())
 class HoldRequestSerializer(TransferRequestSerializer):
     """A transfer's request, and for how many seconds the money is to be held."""
 
-    expires_in = serializers.IntegerField(
+    expires_in = WholeNumberField(
         min_value=1,
         max_value=_SECONDS_MAX,
         required=False,

@@ -1,43 +1,17 @@
 """Balances and statements: what a caller asks for, and how the answers look."""
 
-from collections.abc import Callable
-from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from rest_framework import serializers
 
+from fintech_core.moments import DayField, MomentField, Period, ZoneField
 from fintech_core.money import BalanceField, format_amount
 from transactions.balances import BalanceAt
-from transactions.moments import Period, parse_day, parse_moment, parse_zone
 from transactions.serializers.transactions import TransactionHistorySerializer
 from wallet.models import Wallet
 
 FORMATS = ("json", "csv", "pdf")
-
-
-class _ParsedField(serializers.Field):
-    """A parameter that one of the parsers reads; the parser says what is wrong with it."""
-
-    parse: Callable[[str], date | datetime | ZoneInfo]
-
-    def to_internal_value(self, data: Any) -> date | datetime | ZoneInfo:
-        try:
-            return self.parse(str(data))
-        except ValueError as refusal:
-            raise serializers.ValidationError(str(refusal), code="invalid") from refusal
-
-
-class MomentField(_ParsedField):
-    parse = staticmethod(parse_moment)
-
-
-class DayField(_ParsedField):
-    parse = staticmethod(parse_day)
-
-
-class ZoneField(_ParsedField):
-    parse = staticmethod(parse_zone)
 
 
 class BalanceQuerySerializer(serializers.Serializer[Any]):

@@ -139,7 +139,7 @@ class TestCreating:
         lasts = parse_datetime(answer["expires_at"]) - parse_datetime(answer["created_at"])
         assert lasts == made.expires_at - made.created_at == timedelta(days=7)
 
-    @pytest.mark.parametrize("seconds", [1, 30 * 86400])
+    @pytest.mark.parametrize("seconds", [1, 30 * 86400, "60"])
     def test_given_the_shortest_and_the_longest_lifetime_when_holding_then_201(
         self, alice, bob, seconds
     ):
@@ -152,6 +152,13 @@ class TestCreating:
             {"expires_in": -1},
             {"expires_in": 30 * 86400 + 1},
             {"expires_in": "soon"},
+            {"expires_in": "6_0"},
+            {"expires_in": " 60 "},
+            {"expires_in": "60\n"},
+            {"expires_in": "+60"},
+            {"expires_in": "60.0"},
+            {"expires_in": "\u0666\u0660"},  # 60 in Arabic digits
+            {"expires_in": "\uff16\uff10"},
             {"expires_in": 1.5},
             {"expires_in": None},
             {"expires_in": True},

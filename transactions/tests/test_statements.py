@@ -26,9 +26,9 @@ from pypdf import PdfReader
 from rest_framework.test import APIClient
 
 from fintech_core.database import database_time
+from fintech_core.moments import day_begins, parse_zone
 from fintech_core.tests.live import Web
 from transactions.models import LedgerSeal
-from transactions.moments import day_begins, parse_zone
 from transactions.services import TransactionService, Transfer
 from transactions.statement_csv import as_text
 from transactions.statement_pdf import LINES_MAX, NOTE, _register_fonts, clean, wrap
@@ -221,6 +221,10 @@ class TestDays:
         for before, after in itertools.pairwise(shown):
             assert before["closing_balance"] == after["opening_balance"]
 
+    @pytest.mark.parametrize("name", ["Etc/UTC", "GMT", "EST5EDT", "US/Pacific", "Etc/GMT+1"])
+    def test_given_any_other_name_of_the_database_when_reading_it_then_a_zone(self, name):
+        assert parse_zone(name).key == name
+
     def test_given_a_gap_that_swallows_midnight_then_the_day_begins_when_the_clocks_jump(self):
         # Toronto, 1919: from half past eleven in the evening to half past midnight.
         zone = parse_zone("America/Toronto")
@@ -279,6 +283,13 @@ class TestRefusals:
             ({**EVER, "tz": "../../etc/passwd"}, ["tz"]),
             ({**EVER, "tz": "/etc/localtime"}, ["tz"]),
             ({**EVER, "tz": "Europe"}, ["tz"]),
+            ({**EVER, "tz": "EUROPE/BERLIN"}, ["tz"]),
+            ({**EVER, "tz": "utc"}, ["tz"]),
+            ({**EVER, "tz": "localtime"}, ["tz"]),  # the host's own
+            ({**EVER, "tz": "Factory"}, ["tz"]),  # stands for "nobody has set it"
+            ({**EVER, "tz": "posixrules"}, ["tz"]),
+            ({**EVER, "tz": "posix/Europe/Berlin"}, ["tz"]),
+            ({**EVER, "tz": "right/Europe/Berlin"}, ["tz"]),
             ({**EVER, "tz": "UTC\x00"}, ["tz"]),
             ({**EVER, "tz": "+02:00"}, ["tz"]),
             ({**EVER, "format": "xlsx"}, ["format"]),

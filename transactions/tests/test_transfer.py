@@ -418,6 +418,12 @@ class TestReading:
         assert amounts(f"created_after={times[1]}") == ["7.00", "5.00"]
         assert amounts(f"created_before={times[1]}") == ["100.00"]
         assert amounts("created_before=2000-01-01T00:00:00Z") == []
+        assert amounts("created_after=0001-01-01T00:00:00Z") == ["7.00", "5.00", "100.00"]
+        assert amounts("created_before=9999-12-31t23:59:59.5%2B00:00&created_after=") == [
+            "7.00",
+            "5.00",
+            "100.00",
+        ]
 
     @pytest.mark.parametrize(
         "query",
@@ -427,7 +433,16 @@ class TestReading:
             "direction=up",
             "amount_min=NaN",
             "amount_max=1e3",
+            "amount_min=%205.00",
+            "amount_max=5.00%0a",
             "created_after=yesterday",
+            "created_after=2026-11-22T13:00:00",  # no offset: not a moment
+            "created_before=2026-11-22",
+            "created_before=2026-11-22T13:00Z",
+            "created_before=2026-11-22T13:00:00%2B01",
+            "created_before=%202026-11-22T13:00:00Z",
+            "created_before=2026-11-22T13:00:00Z%00",
+            "created_before=0001-01-01T00:00:00%2B14:00",
             "type=%00",
         ],
     )

@@ -239,6 +239,58 @@ class TestUpload:
         )
         assert wrong_fields(response) == ["is_staff"]
 
+    @pytest.mark.parametrize(
+        ("extra", "why"),
+        [
+            ([("city", b"Paris")], "twice"),
+            ([("city", b"London")], "twice"),
+            ([("address_line2", b"a"), ("address_line2", b"a")], "twice"),
+            ([("is_staff", b"a"), ("is_staff", b"a")], "twice"),
+            ([("document_file", b"a.pdf")], "twice"),
+            ([("document_file", PDF, "b.pdf")], "twice"),
+            ([("city", PDF, "b.pdf")], "twice"),
+            ([("address_line2", b"Fl\xfct")], "UTF-8"),
+            ([("address_line2", b"\xed\xa0\x80")], "UTF-8"),
+        ],
+    )
+    def test_given_a_form_that_is_ambiguous_when_submitting_then_400_and_nothing_is_kept(
+        self, media, extra, why
+    ):
+        response = submit_form([*FORM, *extra])
+        assert refusal(response) == (400, "parse_error")
+        assert why in response.json()["detail"]
+        assert stored_files(media) == []
+        assert not KYCSubmission.objects.exists()
+
+    def test_given_a_form_beyond_ascii_when_submitting_then_it_is_kept_as_sent(self, media):
+        street = "Straße 5, Łódź \ufffd 日本"
+        response = submit_form([*FORM, ("address_line2", street.encode())])
+        assert response.status_code == 202
+        assert response.json()["submission"]["address_line2"] == street
+        [stored] = stored_files(media)
+        assert stored.read_bytes() == PDF
+
+    def test_given_an_unknown_name_beyond_ascii_when_submitting_then_it_is_named(self):
+        assert wrong_fields(submit_form([*FORM, ("straße", b"5")])) == ["straße"]
+
+
+FORM = [
+    *((name, text.encode()) for name, text in SUBMISSION.items() if name != "address_line2"),
+    ("document_file", PDF, "Ausweis größer.pdf"),
+]
+
+
+def submit_form(parts):
+    """Exactly these parts: names and values, and the file's name of a file."""
+    body = b""
+    for name, content, *file_name in parts:
+        named = "".join(f'; filename="{each}"' for each in file_name)
+        head = f'--x\r\nContent-Disposition: form-data; name="{name}"{named}\r\n\r\n'
+        body += head.encode() + content + b"\r\n"
+    return client_for(UserFactory()).generic(
+        "POST", "/api/v1/users/me/kyc/", body + b"--x--\r\n", "multipart/form-data; boundary=x"
+    )
+
 
 def read(submission_id, reader):
     request = RequestFactory().get("/document")

@@ -88,6 +88,9 @@ class TestSubmit:
     def test_given_a_missing_field_when_submitting_then_400(self, field):
         assert wrong_fields(submit(client_for(UserFactory()), **{field: ...})) == [field]
 
+    def test_given_a_birth_before_the_books_could_begin_when_submitting_then_202(self):
+        assert submit(client_for(UserFactory()), date_of_birth="1931-02-28").status_code == 202
+
     def test_given_no_second_address_line_when_submitting_then_202(self):
         assert submit(client_for(UserFactory()), address_line2=...).status_code == 202
 
@@ -103,6 +106,14 @@ class TestSubmit:
             ("date_of_birth", "1850-01-01"),
             ("date_of_birth", "3000-01-01"),
             ("date_of_birth", 19900517),
+            ("date_of_birth", "1990-5-17"),
+            ("date_of_birth", "19900517"),
+            ("date_of_birth", "1990-W20-4"),
+            ("date_of_birth", " 1990-05-17"),
+            ("date_of_birth", "1990-05-17T00:00:00Z"),
+            ("date_of_birth", "\uff11990-05-17"),
+            ("date_of_birth", ""),
+            ("date_of_birth", None),
             ("address_line1", "x" * 201),
             ("address_line1", 5),
             ("city", ["London"]),

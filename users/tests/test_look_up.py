@@ -2,25 +2,7 @@ import pytest
 from django.core.management import call_command
 from django.db import models
 
-from users import queries
 from users.models import KYCSubmission, User
-from users.tests.factories import UserFactory
-
-
-@pytest.mark.django_db
-class TestFindUser:
-    def test_given_an_email_or_an_id_when_looking_up_then_the_user(self):
-        alice = UserFactory(email="alice@example.com")
-        for name in ("alice@example.com", " ALICE@Example.com", str(alice.pk), alice.pk.hex):
-            assert queries.find_user(name) == alice
-
-    @pytest.mark.parametrize(
-        "name",
-        ["nobody@example.com", "0192f3f4-6f0e-7c1a-9d55-3f2f6c0e9a01", "", "x", "ünïcode"],
-    )
-    def test_given_nobody_of_that_name_when_looking_up_then_none(self, name):
-        UserFactory()
-        assert queries.find_user(name) is None
 
 
 @pytest.mark.django_db

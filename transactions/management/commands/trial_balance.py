@@ -5,9 +5,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection, transaction
 
+from fintech_core.moments import parse_moment
 from fintech_core.money import format_amount
 from transactions import trial_balance
-from transactions.moments import parse_moment
 from transactions.trial_balance import AccountBalance, TrialBalance
 
 WIDTHS = (18, 20, 20)

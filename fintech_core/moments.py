@@ -1,15 +1,21 @@
 """Moments (RFC 3339) and calendar days: what a customer writes, as moments of the ledger in UTC."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import MAXYEAR, MINYEAR, UTC, date, datetime, time, timedelta
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo, available_timezones
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
 
 Time = TypeVar("Time", bound=date)
 
-YEAR_MIN, YEAR_MAX = 1970, 2999  # beyond these a year is a slip of the pen
+YEARS = range(1970, 3000)  # beyond these a year of the books is a slip of the pen
+ANY_YEAR = range(MINYEAR, MAXYEAR + 1)
 
 _MOMENT = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,12})?([Zz]|[+\- ]\d\d:\d\d)", re.ASCII
@@ -17,7 +23,7 @@ _MOMENT = re.compile(
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
-def parse_moment(text: str) -> datetime:
+def parse_moment(text: str, years: range = YEARS) -> datetime:
     """A moment in UTC, cut off after the microseconds. Raises ValueError.
 
     The offset from UTC is required: without one a time is no moment. A space instead of its "+" is
@@ -29,27 +35,31 @@ def parse_moment(text: str) -> datetime:
     written = f"{day}T{clock}{(fraction or '')[:7]}{offset.upper().replace(' ', '+')}"
     try:
         moment = datetime.fromisoformat(written).astimezone(UTC)
-        return _within_reason(moment)
+        return _within(years, moment)
     except OverflowError as exc:
         raise ValueError("There is no such moment.") from exc
 
 
-def parse_day(text: str) -> date:
+def parse_day(text: str, years: range = YEARS) -> date:
     """A calendar day, `YYYY-MM-DD`. Raises ValueError."""
     if not _DAY.fullmatch(text):
         raise ValueError("Write the day as YYYY-MM-DD.")
-    return _within_reason(date.fromisoformat(text))
+    return _within(years, date.fromisoformat(text))
 
 
-def _within_reason(value: Time) -> Time:
-    if not YEAR_MIN <= value.year <= YEAR_MAX:
-        raise ValueError(f"The year must be from {YEAR_MIN} to {YEAR_MAX}.")
+def _within(years: range, value: Time) -> Time:
+    if value.year not in years:
+        raise ValueError(f"The year must be from {years[0]} to {years[-1]}.")
     return value
+
+
+# One is the zone of whatever host this is, the other means that nobody has set a zone.
+_NO_ZONES = {"localtime", "Factory"}
 
 
 @lru_cache(maxsize=1)
 def _zone_names() -> frozenset[str]:
-    return frozenset(available_timezones())
+    return frozenset(available_timezones() - _NO_ZONES)
 
 
 def parse_zone(text: str) -> ZoneInfo:
@@ -57,6 +67,39 @@ def parse_zone(text: str) -> ZoneInfo:
     if text not in _zone_names():  # looked up, for a name is a path to a file
         raise ValueError("There is no such time zone; write it like Europe/Berlin.")
     return ZoneInfo(text)
+
+
+class _ParsedField(serializers.Field):
+    """Text that one of the parsers reads; the parser says what is wrong with it."""
+
+    parse: Callable[[str], date | datetime | ZoneInfo]
+
+    def to_internal_value(self, data: Any) -> date | datetime | ZoneInfo:
+        try:
+            return self.parse(str(data))
+        except ValueError as refusal:
+            raise serializers.ValidationError(str(refusal), code="invalid") from refusal
+
+
+class MomentField(_ParsedField):
+    parse = staticmethod(parse_moment)
+
+
+class DayField(_ParsedField):
+    parse = staticmethod(parse_day)
+
+
+@extend_schema_field(OpenApiTypes.DATE)
+class AnyDayField(_ParsedField):
+    """Of whatever year: how old somebody may be is for others to say."""
+
+    @staticmethod
+    def parse(text: str) -> date:
+        return parse_day(text, ANY_YEAR)
+
+
+class ZoneField(_ParsedField):
+    parse = staticmethod(parse_zone)
 
 
 def day_begins(day: date, zone: ZoneInfo) -> datetime:
