@@ -90,8 +90,12 @@ class FairWorker(ThreadWorker):
         if not isinstance(exc, ParseException) or isinstance(exc, _OURS):
             super().handle_error(req, client, addr, exc)
             return
+        # What it says quotes the client, and so perhaps a secret.
+        reason = type(exc).__name__
+        self.log.warning("Invalid request from ip=%s: %s", addr[0] if addr else "", reason)
+        if req is not None:  # it is answered; what came after was to be thrown away
+            return
         with structlog.contextvars.bound_contextvars(request_id=uuid4().hex):
-            self.log.warning("Invalid request from ip=%s: %s", addr[0] if addr else "", exc)
             try:
                 write_nonblock(client, _refusal(exc))
             except OSError:

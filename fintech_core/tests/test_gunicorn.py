@@ -307,3 +307,36 @@ def test_given_what_is_no_request_when_it_comes_then_refused_like_everything_els
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.headers["X-Request-ID"] == problem["request_id"]
     assert (problem["status"], problem["instance"]) == (answer.status, None)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "POST /api/v1/auth/login/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        "GET /api/health/live/ HTTP/1.1\r\nHost: a\r\n{}",
+        "GET /api/health/live/?token={} HTTP 1.1",
+    ],
+    ids=["as a chunk's length", "as a header", "in the first line"],
+)
+def test_given_a_secret_in_the_wrong_place_when_refused_then_it_is_not_in_the_log(
+    web: Web, sent: str
+) -> None:
+    said_before = len(web.said())
+    with socket.create_connection(("127.0.0.1", web.port), timeout=10) as client:
+        client.sendall(sent.format("hunter2secret").encode() + b"\r\n\r\n")
+        answer = HTTPResponse(client)
+        answer.begin()
+    assert answer.status == 400
+    wait_until(lambda: len(web.said()) > said_before, 10)
+    assert "hunter2" not in web.said()
+
+
+def test_given_an_answer_already_when_the_rest_of_the_body_is_nothing_then_it_stays_the_only_one(
+    web: Web,
+) -> None:
+    asked = "OPTIONS / HTTP/1.1\r\nHost: a\r\nOrigin: https://a\r\nTransfer-Encoding: chunked\r\n"
+    asked += "Access-Control-Request-Method: GET\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", web.port), timeout=10) as client:
+        client.sendall(asked.encode() + b"no length\r\n")
+        with client.makefile("rb") as answers:
+            assert answers.read().count(b"HTTP/1.1") == 1

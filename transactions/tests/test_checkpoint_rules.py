@@ -289,6 +289,37 @@ class TestOutOfSight:
         [breach] = breaches()
         assert str(breach).startswith(f"invariant 7: wallet {hidden.wallet.pk}: has an entry of ")
 
+    @pytest.fixture
+    def numbered_freely(self, owner):
+        """A number may be given twice; whoever looks for one finds the entry that came first."""
+        name = "transactions_ledger_one_number_per_wallet"
+        ledger = "transactions_transactionledger"
+        owner.execute(f"ALTER TABLE {ledger} DROP CONSTRAINT {name}")
+        owner.execute(f"CREATE INDEX freely ON {ledger} (wallet_id, sequence)")
+        yield
+        tamper(owner, f"DELETE FROM {ledger}", "DROP INDEX freely")
+        owner.execute(f"ALTER TABLE {ledger} ADD CONSTRAINT {name} UNIQUE (wallet_id, sequence)")
+
+    @pytest.mark.usefixtures("numbered_freely")
+    def test_given_a_number_twice_when_either_was_overlooked_then_it_is_named(self, owner):
+        alice = person("100.00")
+        checkpoint()
+        fund(alice, "1.00")
+        checkpoint()
+        fund(alice, "2.00")
+        earlier = (
+            "jsonb_build_object('id', gen_random_uuid(), 'transaction_id', gen_random_uuid(),"
+            " 'created_at', now() - interval '3h')"
+        )
+        tamper(
+            owner,
+            "INSERT INTO transactions_transactionledger"
+            f" SELECT (jsonb_populate_record(entry, {earlier})).*"
+            "   FROM transactions_transactionledger entry WHERE sequence IN (2, 3)",
+        )
+        found = [str(breach) for breach in breaches() if "did not sign" in str(breach)]
+        assert [line[-25:] for line in found] == [f"checkpoint {n} did not sign" for n in (1, 2)]
+
     def test_given_what_is_newer_than_the_last_checkpoint_when_verifying_then_it_is_sound(self):
         alice = person("100.00")
         checkpoint()

@@ -67,7 +67,8 @@ SELECT wallet_id, entry_count FROM transactions_checkpointleaf
 """
 
 # The first of each wallet: from there on nothing is what it was. What lies in an index is looked up
-# there (OFFSET 0 or LIMIT sees to it), as in `books`: there is no time limit here, either.
+# there (OFFSET 0 or FETCH sees to it), as in `books`: there is no time limit here, either. Of a
+# number given twice each counts.
 _MOVED_HEADS = """
 SELECT DISTINCT ON (leaf.wallet_id) leaf.wallet_id, leaf.entry_count, leaf.number,
        coalesce(seal.seal, outside.seal) IS NULL
@@ -97,7 +98,7 @@ SELECT leaf.wallet_id, first.created_at::text, before.number
   JOIN LATERAL (
        (SELECT created_at FROM transactions_transactionledger
          WHERE wallet_id = leaf.wallet_id AND sequence > coalesce(known.entry_count, 0)
-         ORDER BY sequence LIMIT 1)
+         ORDER BY sequence FETCH FIRST ROW WITH TIES)
         UNION ALL
        SELECT made.created_at
          FROM transactions_outsideseal outside
@@ -172,7 +173,7 @@ SELECT wallet.id, first.created_at::text
   JOIN LATERAL (
        SELECT created_at FROM transactions_transactionledger
         WHERE wallet_id = wallet.id AND sequence > coalesce(known.entry_count, 0)
-        ORDER BY sequence LIMIT 1) first ON true
+        ORDER BY sequence FETCH FIRST ROW WITH TIES) first ON true
  WHERE wallet.id BETWEEN %(first)s AND %(last)s AND first.created_at < %(floor)s
 """
 
