@@ -116,6 +116,12 @@ def query(statement: str, **parameters: Any) -> list[Any]:
     return rows
 
 
+def give_time(seconds: int | None = None) -> None:
+    """Let each statement of this database transaction take so long; None: without a limit."""
+    execute("SET LOCAL statement_timeout = %(milliseconds)s", milliseconds=(seconds or 0) * 1000)
+    _connection().connection.has_time = True
+
+
 def execute(statement: str, **parameters: Any) -> None:
     """Run one statement that answers nothing."""
     with _connection().cursor() as cursor:

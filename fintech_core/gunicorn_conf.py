@@ -16,7 +16,7 @@ workers = int(os.environ.get("WEB_CONCURRENCY") or "2")
 threads = int(os.environ.get("WEB_THREADS") or "4")
 # The application is imported once, and the workers share its memory.
 preload_app = True
-# Above the longest statement that PostgreSQL lets us run (statement_timeout in the settings).
+# Above the longest that a request waits for PostgreSQL (DATABASE_PATIENCE_SECONDS in the settings).
 timeout = 30
 graceful_timeout = 20
 # A load balancer reuses connections for about a minute; we must not close first.
@@ -55,6 +55,15 @@ def pre_fork(_server: Any, _worker: Any) -> None:
     """Whatever exists now stays: a worker that looked through it for garbage would copy it."""
     gc.collect()
     gc.freeze()
+
+
+def post_worker_init(_worker: Any) -> None:
+    """In each worker, once its application is loaded."""
+    from django.conf import settings
+
+    from fintech_core.postgresql import patience
+
+    patience.watch(settings.DATABASE_PATIENCE_SECONDS)
 
 
 def child_exit(_server: Any, worker: Any) -> None:

@@ -122,6 +122,10 @@ _NOTICED_AS_GONE = {
     "keepalives_count": 2,
 }
 
+# A server that stands still while its machine goes on. Longer than statement_timeout, for what is
+# merely slow PostgreSQL ends itself, and the connection lives on.
+DATABASE_PATIENCE_SECONDS = 20.0
+
 
 def database(url: str, *, session: str) -> dict[str, Any]:
     config: dict[str, Any] = env.db_url_config(url)

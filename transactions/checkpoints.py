@@ -21,6 +21,7 @@ from django.db import IntegrityError, OperationalError, transaction
 from fintech_core.database import (
     database_time,
     execute,
+    give_time,
     lock_timed_out,
     query,
     violated_constraint,
@@ -113,7 +114,7 @@ def _alone() -> Iterator[None]:
     """
     with transaction.atomic(durable=True):
         execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        execute("SET LOCAL statement_timeout = 0")
+        give_time()
         try:
             execute("LOCK TABLE transactions_checkpointnode IN SHARE ROW EXCLUSIVE MODE")
         except OperationalError as exc:

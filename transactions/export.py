@@ -12,7 +12,7 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
-from fintech_core.database import database_time, execute, query
+from fintech_core.database import database_time, execute, give_time, query
 from transactions import checkpoints, signing
 from transactions.checkpoints import Proof, moment_text
 from wallet.models import Wallet
@@ -113,7 +113,7 @@ def lines(wallet_id: UUID | None = None, proved_in: Sequence[int] = ()) -> Itera
     """
     with transaction.atomic(durable=True):
         execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        execute("SET LOCAL statement_timeout = 0")
+        give_time()
         execute("SET LOCAL idle_in_transaction_session_timeout = 0")
         count = 1
         for line in _body(wallet_id, proved_in):

@@ -68,6 +68,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
         become part of that transaction: PostgreSQL rolls back what is hung up on.
         """
         session = self.connection
+        if autocommit:
+            session.has_time = False
         if autocommit and self._is_ours() and (session.waiting or session.in_transaction):
             self.close()
         else:

@@ -1,6 +1,11 @@
 """The driver's connection and cursor: a statement may wait for the next one to take it along."""
 
+import time
+from collections.abc import Callable
+from functools import wraps
+from threading import Lock
 from typing import Any
+from weakref import WeakSet
 
 from psycopg2 import extensions
 
@@ -15,9 +20,16 @@ class Session(extensions.connection):
     its own. Here BEGIN waits like any other statement.
     """
 
+    # Since when PostgreSQL owes an answer (time.monotonic); None: it owes none. See `patience`.
+    asked_at: float | None = None
+    # Whether a statement may take as long as it likes, until the database transaction ends.
+    has_time = False
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.waiting: list[bytes] = []
+        with _being_told:
+            _sessions.add(self)
 
     @property
     def in_transaction(self) -> bool:
@@ -45,7 +57,44 @@ class Session(extensions.connection):
                 cursor.execute(last)
 
 
-class Cursor(extensions.cursor):
+_sessions: WeakSet[Session] = WeakSet()
+_being_told = Lock()
+
+
+def sessions() -> list[Session]:
+    """All of this process, of whichever thread."""
+    with _being_told:
+        return list(_sessions)
+
+
+def _awaited(call: Callable[..., Any]) -> Callable[..., Any]:
+    """What waits for PostgreSQL, and tells its session since when."""
+
+    @wraps(call)
+    def awaited(self: extensions.cursor, *args: Any, **options: Any) -> Any:
+        session: Any = self.connection
+        session.asked_at = time.monotonic()
+        try:
+            return call(self, *args, **options)
+        finally:
+            session.asked_at = None
+
+    return awaited
+
+
+class AwaitingCursor(extensions.cursor):
+    """The driver's. Only those with a name wait for what they fetch, which Django does by many."""
+
+    execute = _awaited(extensions.cursor.execute)
+    executemany = _awaited(extensions.cursor.executemany)
+    callproc = _awaited(extensions.cursor.callproc)
+    copy_from = _awaited(extensions.cursor.copy_from)
+    copy_to = _awaited(extensions.cursor.copy_to)
+    copy_expert = _awaited(extensions.cursor.copy_expert)
+    fetchmany = _awaited(extensions.cursor.fetchmany)
+
+
+class Cursor(AwaitingCursor):
     """Takes along what waits. The answer is that of the last statement."""
 
     def execute(self, query: Any, parameters: Any = None) -> None:

@@ -2,9 +2,12 @@
 
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from io import StringIO
+from threading import Event
 
+import psycopg2
 import pytest
 from django.db import (
     DataError,
@@ -19,7 +22,16 @@ from django.db import (
 from django.db.transaction import TransactionManagementError
 from django.test.utils import CaptureQueriesContext
 
-from fintech_core.database import execute, query, send_along, sent_together, violated_constraint
+from fintech_core.database import (
+    execute,
+    give_time,
+    query,
+    send_along,
+    sent_together,
+    sqlstate,
+    violated_constraint,
+)
+from fintech_core.postgresql.patience import hang_up_on_the_silent
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -377,6 +389,83 @@ def test_given_a_lost_connection_when_asking_then_the_next_request_gets_another(
     connection.close_if_unusable_or_obsolete()
     assert query("SELECT 1") == [(1,)]
     assert connection.connection is not lost
+
+
+class TestPatience:
+    """With a server that takes what it is sent, and neither answers nor hangs up."""
+
+    def test_given_no_answer_when_patience_is_over_then_the_connection_is_lost(self, impatient):
+        with pytest.raises(OperationalError):
+            execute("SELECT pg_sleep(30)")
+        connection.close_if_unusable_or_obsolete()
+        assert query("SELECT 1") == [(1,)]
+
+    def test_given_no_answer_to_commit_when_patience_is_over_then_the_connection_is_lost(
+        self, impatient
+    ):
+        @transaction.atomic
+        def commit_slowly():
+            with sent_together():
+                execute("SELECT 1")
+                send_along("SELECT pg_sleep(30)")
+
+        with pytest.raises(OperationalError):
+            commit_slowly()
+        connection.close_if_unusable_or_obsolete()
+        assert query("SELECT 1") == [(1,)]
+
+    def test_given_rows_that_do_not_come_when_patience_is_over_then_the_connection_is_lost(
+        self, impatient
+    ):
+        with transaction.atomic():
+            connection.ensure_connection()
+            with connection.connection.cursor("slow", withhold=True) as cursor:
+                cursor.execute("SELECT pg_sleep(number * 30) FROM generate_series(0, 1) number")
+                assert len(cursor.fetchmany(1)) == 1
+                with pytest.raises(psycopg2.OperationalError):
+                    cursor.fetchmany(1)
+            connection.close()
+
+    def test_given_many_short_statements_when_longer_than_patience_then_nobody_hangs_up(
+        self, impatient
+    ):
+        with transaction.atomic():
+            for _ in range(15):
+                execute("SELECT pg_sleep(0.05)")
+
+    def test_given_time_when_longer_than_patience_then_nobody_hangs_up(self, impatient):
+        with transaction.atomic():
+            give_time(2)
+            execute("SELECT pg_sleep(0.6)")
+        with pytest.raises(OperationalError):
+            execute("SELECT pg_sleep(30)")
+        connection.close_if_unusable_or_obsolete()
+
+    def test_given_less_time_than_it_takes_when_asking_then_postgresql_ends_it(self):
+        @transaction.atomic
+        def take_longer():
+            give_time(1)
+            execute("SELECT pg_sleep(30)")
+
+        with pytest.raises(OperationalError) as refusal:
+            take_longer()
+        assert sqlstate(refusal.value) == "57014"  # query_canceled
+
+
+@pytest.fixture
+def impatient():
+    """Somebody who waits for 0.3 seconds at most watches this process."""
+    over = Event()
+
+    def watch():
+        while not over.wait(0.05):
+            hang_up_on_the_silent(0.3)
+
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(watch)
+        yield
+        over.set()
+        watching.result()
 
 
 def test_given_a_server_that_falls_silent_when_waiting_for_it_then_seconds_at_most():

@@ -2,11 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from uuid import uuid4
@@ -207,6 +210,41 @@ def test_given_postgresql_stopped_when_calling_then_503_soon_and_recovery_withou
     status, headers, _, _ = service.transfer(bob, "1.00", key)
     assert headers["Idempotent-Replayed"] == "true"
     assert service.balance(bob) == before - Decimal("1.00")
+
+
+@contextmanager
+def standing_still(server: PostgresServer) -> Iterator[None]:
+    """Paused while its machine goes on, as `docker pause` does it."""
+    main = int((server.data / "postmaster.pid").read_text().split("\n", 1)[0])
+    all_of_it = [main, *map(int, Path(f"/proc/{main}/task/{main}/children").read_text().split())]
+    try:
+        for process in all_of_it:
+            os.kill(process, signal.SIGSTOP)
+        yield
+    finally:
+        for process in all_of_it:
+            os.kill(process, signal.SIGCONT)
+
+
+def test_given_postgresql_standing_still_when_calling_then_503_in_time_and_the_key_tells_the_truth(
+    service, tmp_path, monkeypatch
+):
+    alice = service.sign_in("alice@example.com")
+    before = service.balance(alice)
+    impatient = {**service.environment, "DJANGO_SETTINGS_MODULE": "fintech_core.tests.impatient"}
+    with Web(tmp_path, impatient) as web:
+        monkeypatch.setattr(service, "web", web)
+        assert service.transfer(alice, "1.00")[0] == 201
+        with standing_still(service.postgres):
+            for _ in range(2):  # first on the connection that is open, then on a new one
+                status, headers, problem, seconds = service.transfer(alice, "3.00", "stood still")
+                assert (status, problem["code"]) == (503, "service_unavailable")
+                assert headers["Retry-After"]
+                assert seconds < 8
+            assert service.call("GET", "/api/health/live/")[0] == 200
+            assert service.call("GET", "/api/health/ready/")[0] == 503
+        assert service.transfer(alice, "3.00", "stood still")[0] == 201
+        assert service.balance(alice) == before - Decimal("4.00")
 
 
 def test_given_the_web_process_killed_when_retrying_with_the_key_then_the_one_true_answer(service):

@@ -11,7 +11,6 @@ The rule, for each statement, those of triggers and functions included:
   match and sorts them, or walks down from the newest until the page is full, whichever is less.
 """
 
-import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, time, timedelta
 from functools import partial
@@ -31,7 +30,7 @@ from django.utils import timezone
 
 from conftest import empty_tables, owner_cursor
 from fintech_core.celery import app as celery_app
-from fintech_core.database import execute
+from fintech_core.database import give_time
 from fintech_core.models import (
     OutgoingEvent,
     RateLimitCounter,
@@ -261,9 +260,8 @@ LEDGER = [
 @pytest.fixture
 def time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """For what has none, and would otherwise go on for hours before its test fails."""
-    bounded = partial(re.sub, "(?<=statement_timeout = )0", "'30s'")
     for module in (checkpoints, snapshot):
-        monkeypatch.setattr(module, "execute", lambda sql, **told: execute(bounded(sql), **told))
+        monkeypatch.setattr(module, "give_time", partial(give_time, 30))
 
 
 @pytest.mark.usefixtures("time_limit")

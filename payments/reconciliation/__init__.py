@@ -21,7 +21,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
-from fintech_core.database import database_time, execute
+from fintech_core.database import database_time, execute, give_time
 from fintech_core.exceptions import InvalidState
 from fintech_core.logs import scrub
 from payments import gateways
@@ -229,7 +229,7 @@ def _run(
         _write(spool, run.gateway, lines, progress)
         spool.seek(0)
         with transaction.atomic():
-            execute(f"SET LOCAL statement_timeout = '{seconds_max}s'")
+            give_time(seconds_max)
             execute(f"SET LOCAL lock_timeout = '{seconds_max}s'")
             _lock("payments_reconciliation")  # the clearing accounts are those of all gateways
             matching.load(spool, run.gateway, days)

@@ -11,7 +11,7 @@ from typing import TypeVar
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from fintech_core.database import execute, query
+from fintech_core.database import execute, give_time, query
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -82,7 +82,7 @@ def _threads(
 
 
 def _settle() -> None:
-    execute("SET LOCAL statement_timeout = 0")
+    give_time()
     execute("SET LOCAL idle_in_transaction_session_timeout = 0")
     execute("SET LOCAL work_mem = '64MB'")  # a chunk is sorted and joined without temporary files
     # Every query reads ranges of indexes. Statistics that are behind make the planner believe that

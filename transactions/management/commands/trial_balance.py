@@ -3,8 +3,9 @@
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import connection, transaction
+from django.db import transaction
 
+from fintech_core.database import give_time
 from fintech_core.moments import parse_moment
 from fintech_core.money import format_amount
 from transactions import trial_balance
@@ -23,8 +24,7 @@ class Command(BaseCommand):
 
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute("SET LOCAL statement_timeout = 0")  # nobody waits for a web page here
+        give_time()  # nobody waits for a web page here
         try:
             at = parse_moment(options["at"]) if options["at"] else None
             books = trial_balance.trial_balance(at)

@@ -1,0 +1,60 @@
+"""Nobody waits for ever for a PostgreSQL that stands still while its machine goes on.
+
+PostgreSQL itself ends what takes too long, and TCP notices a machine that is gone. A server that
+was paused, or whose disk has stopped, does neither: it takes what it is sent, does not answer and
+does not hang up, and the driver would wait without end. So the web processes hang up. Whoever
+waited is told 503, and a retry with the same key finds out what became of the first try.
+"""
+
+import logging
+import os
+import socket
+import time
+from threading import Thread
+
+from psycopg2 import Error
+
+from fintech_core.postgresql.session import Session, sessions
+
+logger = logging.getLogger(__name__)
+
+LOOKS_EVERY_SECONDS = 1.0
+
+
+def watch(patience_seconds: float) -> None:
+    """Hang up, from now on and in this process, on whoever owes an answer for longer.
+
+    Not on who was given time; see `fintech_core.database.give_time`.
+    """
+    Thread(target=_watch, args=(patience_seconds,), name="patience", daemon=True).start()
+
+
+def _watch(patience_seconds: float) -> None:
+    while True:
+        time.sleep(LOOKS_EVERY_SECONDS)
+        hang_up_on_the_silent(patience_seconds)
+
+
+def hang_up_on_the_silent(patience_seconds: float) -> None:
+    """Once: on each session of this process that has owed an answer for longer."""
+    for session in sessions():
+        asked_at = session.asked_at
+        if asked_at is None or session.has_time:
+            continue
+        if time.monotonic() - asked_at > patience_seconds:
+            _hang_up(session, asked_at)
+
+
+def _hang_up(session: Session, asked_at: float) -> None:
+    """The session's own thread finds the connection lost, as if PostgreSQL had hung up."""
+    try:
+        line = socket.socket(fileno=os.dup(session.fileno()))
+    except (OSError, Error):  # it has just been answered, and closed
+        return
+    with line:
+        # While one and the same question is open the line is the session's: it closes none before.
+        if session.asked_at == asked_at:
+            logger.error(
+                "PostgreSQL does not answer", extra={"seconds": time.monotonic() - asked_at}
+            )
+            line.shutdown(socket.SHUT_RDWR)
