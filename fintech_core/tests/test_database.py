@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from io import StringIO
@@ -397,6 +398,7 @@ class TestPatience:
     def test_given_no_answer_when_patience_is_over_then_the_connection_is_lost(self, impatient):
         with pytest.raises(OperationalError):
             execute("SELECT pg_sleep(30)")
+        assert impatient.closed
         connection.close_if_unusable_or_obsolete()
         assert query("SELECT 1") == [(1,)]
 
@@ -411,6 +413,7 @@ class TestPatience:
 
         with pytest.raises(OperationalError):
             commit_slowly()
+        assert impatient.closed
         connection.close_if_unusable_or_obsolete()
         assert query("SELECT 1") == [(1,)]
 
@@ -418,12 +421,12 @@ class TestPatience:
         self, impatient
     ):
         with transaction.atomic():
-            connection.ensure_connection()
-            with connection.connection.cursor("slow", withhold=True) as cursor:
+            with impatient.cursor("slow", withhold=True) as cursor:
                 cursor.execute("SELECT pg_sleep(number * 30) FROM generate_series(0, 1) number")
                 assert len(cursor.fetchmany(1)) == 1
                 with pytest.raises(psycopg2.OperationalError):
                     cursor.fetchmany(1)
+            assert impatient.closed
             connection.close()
 
     def test_given_many_short_statements_when_longer_than_patience_then_nobody_hangs_up(
@@ -433,12 +436,19 @@ class TestPatience:
             for _ in range(15):
                 execute("SELECT pg_sleep(0.05)")
 
+    def test_given_an_answer_when_nothing_is_asked_for_longer_then_nobody_hangs_up(self, impatient):
+        assert query("SELECT 1") == [(1,)]
+        time.sleep(0.6)
+        assert not impatient.closed
+        assert query("SELECT 2") == [(2,)]
+
     def test_given_time_when_longer_than_patience_then_nobody_hangs_up(self, impatient):
         with transaction.atomic():
             give_time(2)
             execute("SELECT pg_sleep(0.6)")
         with pytest.raises(OperationalError):
             execute("SELECT pg_sleep(30)")
+        assert impatient.closed
         connection.close_if_unusable_or_obsolete()
 
     def test_given_less_time_than_it_takes_when_asking_then_postgresql_ends_it(self):
@@ -454,7 +464,8 @@ class TestPatience:
 
 @pytest.fixture
 def impatient():
-    """Somebody who waits for 0.3 seconds at most watches this process."""
+    """This thread's session; somebody who waits for 0.3 seconds at most watches it."""
+    connection.ensure_connection()
     over = Event()
 
     def watch():
@@ -463,7 +474,7 @@ def impatient():
 
     with ThreadPoolExecutor(1) as pool:
         watching = pool.submit(watch)
-        yield
+        yield connection.connection
         over.set()
         watching.result()
 
