@@ -142,11 +142,12 @@ def _begin_asking(payout: Payout) -> bool:
     One statement decides, so that of any number who ask at once one is the first.
     """
     active = Wallet.objects.filter(pk=OuterRef("wallet_id"), status=Wallet.Status.ACTIVE)
-    may_be_sent = Payout.objects.filter(Exists(active), pk=payout.pk)
+    pending = Payout.objects.filter(pk=payout.pk, status=Payout.Status.PENDING)
+    may_be_sent = pending.filter(Exists(active))
     if may_be_sent.filter(asked_at=None).update(asked_at=Now()):
         return True
     if not may_be_sent.exists():
-        raise Undecided("Its wallet is frozen; it is not ordered again.")
+        raise Undecided("It is settled, or its wallet is frozen; it is not ordered again.")
     return False
 
 

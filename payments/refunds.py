@@ -202,7 +202,7 @@ def _ask_to_send(refund: DepositRefund) -> None:
         )
     except GatewayRefused as refusal:
         code = refusal.failure_code
-        retry_on_conflict(lambda: _fail(refund.pk, code))
+        retry_on_conflict(lambda: _refused(refund.pk, code))
         return
     retry_on_conflict(lambda: _attach(refund.pk, reference))
 
@@ -217,10 +217,20 @@ def _attach(refund_id: UUID, reference: str) -> None:
 
 
 @transaction.atomic
-def _fail(refund_id: UUID, failure_code: str) -> None:
+def _refused(refund_id: UUID, failure_code: str) -> None:
+    """The gateway will not do it: the money comes back, if nobody asked but once.
+
+    Refused when asked again, or while somebody else asks, it may have taken the order the other
+    time: that is for staff to find out.
+    """
     refund = DepositRefund.objects.select_for_update(no_key=True).get(pk=refund_id)
-    if refund.status == DepositRefund.Status.PENDING:
-        fail(refund, failure_code)
+    if refund.status != DepositRefund.Status.PENDING or refund.gateway_reference is not None:
+        return
+    if refund.attempts > 1:
+        about = {"deposit_refund": str(refund_id), "code": failure_code}
+        logger.error("gateway refuses a refund that it may have taken before", extra=about)
+        return
+    fail(refund, failure_code)
 
 
 def _ask_what_became(refund: DepositRefund, reference: str) -> None:

@@ -12,6 +12,10 @@ from payments.models import DepositRefund
 from transactions.services import TransactionService
 
 FAILURE_CODE_MAX = 100
+REFUSED_AND_SENT = (
+    "Nothing of ours has this reference, but a refund of this amount was refused: it may have been"
+    " sent back all the same."
+)
 _FINAL = {
     Outcome.SUCCEEDED: DepositRefund.Status.SUCCEEDED,
     Outcome.PAID: DepositRefund.Status.SUCCEEDED,
@@ -24,6 +28,7 @@ def apply(said: Statement, gateway: str) -> DepositRefund | None:
     """The refund, moved on as far as the statement leads; None: there is no such refund."""
     refund = _lock(said, gateway)
     if refund is None:
+        _require_not_refused(said, gateway)
         return None
     _require_agreement(refund, said)
     status = _FINAL.get(said.outcome)
@@ -60,6 +65,22 @@ def _lock(said: Statement, gateway: str) -> DepositRefund | None:
     if refund is None and (other := same_reference.first()):
         raise Disagreement(f"The reference is that of a refund of the {other.gateway} gateway.")
     return refund
+
+
+def _require_not_refused(said: Statement, gateway: str) -> None:
+    """Raises Disagreement if it may be a refund whose money came back: then it is paid twice.
+
+    Which one it is nobody can tell, for one that was refused has no reference.
+    """
+    refused = DepositRefund.objects.filter(
+        gateway=gateway,
+        gateway_reference=None,
+        status=DepositRefund.Status.FAILED,
+        amount=said.amount,
+        currency=said.currency,
+    )
+    if _FINAL.get(said.outcome) == DepositRefund.Status.SUCCEEDED and refused.exists():
+        raise Disagreement(REFUSED_AND_SENT)
 
 
 def _require_agreement(refund: DepositRefund, said: Statement) -> None:

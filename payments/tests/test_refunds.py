@@ -466,6 +466,47 @@ class TestCutShort:
         assert PaymentService.sweep_refunds() == 3
         assert DepositRefund.objects.filter(gateway_reference=None).get().pk == bad
 
+    def test_given_a_refused_refund_when_one_like_it_succeeds_then_staff_are_told(
+        self, staff, gateway
+    ):
+        gateway.error = GatewayRefused("blocked")
+        give_back(staff, paid(), "40.00")
+        assert DepositRefund.objects.get().status == "failed"
+        event = deliver(kind="return.ok", order="rt_unheard_of", cents=4000)
+        assert event.status == "parked"
+
+    def test_given_a_lost_answer_when_refused_later_then_no_money_back(self, staff, gateway):
+        gateway.error = GatewayUnavailable()  # it took the order, and nobody heard of it
+        intent = paid()
+        give_back(staff, intent, "40.00")
+        gateway.error = GatewayRefused("blocked")
+        refund = DepositRefund.objects.get()
+        make_due(refund)
+        PaymentService.sweep_refunds()
+        refund.refresh_from_db()
+        assert (refund.status, balance(intent.user)) == ("pending", Decimal("60.00"))
+
+    def test_given_a_refusal_when_another_asker_got_the_reference_then_no_money_back(
+        self, staff, gateway, monkeypatch
+    ):
+        intent = paid()
+        refund = order(staff, intent, "40.00")
+        answer, asked = OtherGateway.refund, []
+
+        def refuse_the_slower(adapter, question):
+            asked.append(question)
+            if len(asked) > 1:
+                return answer(adapter, question)
+            make_due(refund)  # its lease ran out meanwhile
+            PaymentService.sweep_refunds()
+            raise GatewayRefused("blocked")
+
+        monkeypatch.setattr(OtherGateway, "refund", refuse_the_slower)
+        PaymentService.send_refund(refund.pk)
+        refund.refresh_from_db()
+        assert refund.gateway_reference
+        assert (refund.status, balance(intent.user)) == ("pending", Decimal("60.00"))
+
     def test_given_the_event_before_our_answer_is_stored_when_swept_then_it_counts(
         self, staff, gateway
     ):

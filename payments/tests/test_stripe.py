@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 import stripe as sdk
+from django.db.models.functions import Now
 from django.test import Client, override_settings
 
 from payments.exceptions import (
@@ -21,12 +22,13 @@ from payments.gateways import stripe as adapter
 from payments.gateways.base import NewIntent, NewPayout, NewRefund, Outcome, Statement, Subject
 from payments.gateways.stripe import StripeGateway
 from payments.gateways.stripe_amounts import NotRepresentable, to_major, to_minor
-from payments.models import PaymentIntent, WebhookEvent
+from payments.models import DepositRefund, PaymentIntent, WebhookEvent
+from payments.refunds import RefundOrder
 from payments.services import PaymentService
 from payments.tests.helpers import INTENTS_URL, balance, code_of
 from payments.tests.stripe_server import ACCOUNT, KEY, Refusal, StripeServer
 from transactions.tests.helpers import client_of
-from users.tests.factories import UserFactory
+from users.tests.factories import StaffFactory, UserFactory
 
 SECRET, OLD_SECRET = "whsec_of_the_new_endpoint", "whsec_of_the_old_endpoint"
 WEBHOOK_URL = "/api/v1/payments/webhooks/stripe/"
@@ -654,3 +656,29 @@ class TestWholePath:
         assert second.json() == first.json()
         assert PaymentIntent.objects.get().status == "failed"
         assert len(server.asked) == 1
+
+    def test_given_a_refund_it_took_unheard_when_it_refuses_later_then_no_money_back(self, server):
+        alice = UserFactory(kyc="approved")
+        found = server.objects[self.begin(alice).json()["gateway_reference"]]
+        found |= {"status": "succeeded", "amount_received": 1234}
+        self.deliver(event("payment_intent.succeeded", found))
+        PaymentService.sweep_webhook_events()
+        asked = RefundOrder(
+            intent_id=PaymentIntent.objects.get().pk, amount=None, reason="Paid twice."
+        )
+        refund = PaymentService.order_refund(
+            staff=StaffFactory(permissions=["payments.refund_deposit"]), asked=asked
+        )
+        server.misbehave = [None, "reset after", "reset after"]  # looked for, taken, unheard
+        PaymentService.send_refund(refund.pk)
+        assert len(server.of_kind("refund")) == 1
+        DepositRefund.objects.update(next_attempt_at=Now())
+        wrong_account = Refusal(404, type="invalid_request_error", code="resource_missing")
+        server.misbehave = [wrong_account]
+        PaymentService.sweep_refunds()
+        refund.refresh_from_db()
+        assert (refund.status, balance(alice)) == ("pending", 0)
+        DepositRefund.objects.update(next_attempt_at=Now())
+        PaymentService.sweep_refunds()
+        refund.refresh_from_db()
+        assert refund.gateway_reference == server.of_kind("refund")[0]["id"]
