@@ -64,7 +64,7 @@ def transfer_batch(sender: User, asked: Batch) -> BatchResult:
     """Find, lock, look, write, once for all legs. Call it inside a database transaction.
 
     An atomic batch raises the refusal of its first leg that has one, with the leg's `index`; that
-    a recipient has no room, if nothing else is wrong.
+    a recipient has no room, if nothing else is wrong, and of several legs without one.
     """
     books = _Books(sender, asked.legs)
     decide = books.decide_together if asked.mode == Mode.ATOMIC else books.decide_each
@@ -104,7 +104,9 @@ class _Books:
         """Raises the first refusal, with the leg's `index`.
 
         Whether a recipient has room is said after everything else has been asked of every leg:
-        a batch that had to fail for another reason would tell it, and cost nothing.
+        a batch that had to fail for another reason would tell it, and cost nothing. Nor is it said
+        which leg of several found none, for then the others did: that would tell how much room
+        there is, and cost nothing either.
         """
         decided: list[Transaction | DomainError] = []
         full: DomainError | None = None
@@ -117,10 +119,11 @@ class _Books:
             try:
                 require_room(target, leg.amount)
             except DomainError as refusal:
-                _name_leg(refusal, index)
-                full = full or refusal
+                full = refusal
             decided.append(self._move(target, leg))
         if full:
+            if len(decided) == 1:
+                _name_leg(full, 0)
             raise full
         return decided
 

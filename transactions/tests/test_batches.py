@@ -293,9 +293,27 @@ class TestAtomic:
     def test_given_a_recipient_without_room_when_atomic_then_nothing_moves(self):
         alice, bob = person("100.00"), person("100.00")
         set_limits(bob, balance_max="115.00")
-        problem = problem_of(post(alice, ATOMIC, leg(bob), leg(bob), leg(bob)))
-        assert (problem["code"], problem["index"]) == ("recipient_unavailable", 1)
+        problem = problem_of(post(alice, ATOMIC, leg(bob, "15.01")))
+        assert (problem["code"], problem["index"]) == ("recipient_unavailable", 0)
         nothing_moved(alice, bob)
+
+    def test_given_a_full_recipient_when_atomic_then_no_leg_tells_how_much_room_there_is(self):
+        spy, bob, full = person("100.00"), person("100.00"), person("5.00")
+        set_limits(bob, balance_max="115.00")
+        set_limits(full, balance_max="5.00")
+        cents = [leg(bob, "0.50") for _ in range(40)]
+        told = [
+            problem_of(post(spy, ATOMIC, *legs))
+            for legs in (
+                cents,
+                [leg(bob, "15.00"), leg(full, "0.01")],
+                [leg(bob, "15.01"), leg(full, "0.01")],
+            )
+        ]
+        for problem in told:
+            assert problem["code"] == "recipient_unavailable"
+            assert "index" not in problem
+        nothing_moved(spy, bob)
 
     @pytest.mark.parametrize("amount", ["15.00", "15.01"])
     def test_given_a_leg_that_must_fail_when_asking_for_room_then_it_is_not_told(self, amount):
