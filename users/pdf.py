@@ -15,9 +15,10 @@ INFLATED_MAX_BYTES = 32 * 1024 * 1024
 _PEEK_BYTES = 4096
 
 # What follows a name is part of its pattern: megabytes of noise contain any few given letters.
-_ENDS = rb"(?=[\s\x00/<>\[\](]|\Z)"
+_ENDS = rb"(?=[\s\x00/<>\[\](){}%]|\Z)"
 _ACTIVE = re.compile(
-    rb"/(JavaScript|Launch|EmbeddedFiles?|RichMedia|XFA|SubmitForm|ImportData|Encrypt)" + _ENDS
+    rb"/(JavaScript|Rendition|OnInstantiate|Launch|GoTo[ER]|EmbeddedFiles?|RichMedia|XFA|SubmitForm"
+    rb"|ImportData|Encrypt)" + _ENDS
 )
 _ESCAPE = re.compile(rb"#([0-9A-Fa-f]{2})")
 _STREAM = re.compile(rb"(?<!end)stream[\s\x00]*")

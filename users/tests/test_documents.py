@@ -135,7 +135,13 @@ class TestUpload:
         [
             pdf_with(b"/OpenAction << /S /JavaScript /JS (app.alert(1)) >>"),
             pdf_with(b"/OpenAction << /S /J#61vaScript /JS (app.alert(1)) >>"),
+            pdf_with(b"/OpenAction << /S /JavaScript% a comment\n/JS (app.alert(1)) >>"),
+            pdf_with(b"/OpenAction << /S /Rendition /OP 0 /JS (app.alert(1)) >>"),
+            pdf_with(b"/OpenAction << /S /GoToR /F (\\\\\\\\host\\\\share\\\\x.pdf) >>"),
+            pdf_with(b"/OpenAction << /S /GoToE /T << /R /C /N (x) >> >>"),
             pdf_with(b"/AA << /O << /S /Launch /F (calc.exe) >> >>"),
+            pdf_with(b"/AA << /O << /S /Launch%\n/F (calc.exe) >> >>"),
+            pdf_with(b"/Names << /EmbeddedFiles%\n3 0 R >>"),
             pdf_with(b"/Names << /EmbeddedFiles 3 0 R >>"),
             pdf_with(b"/AcroForm << /XFA [3 0 R] >>"),
             pdf_with(b"/RichMedia << >>"),
