@@ -49,13 +49,18 @@ def client_ip(request: HttpRequest) -> str:
 
 
 def _address(text: str) -> str | None:
-    """The address in an `X-Forwarded-For` entry, which may carry a port; None if there is none."""
+    """The address in an `X-Forwarded-For` entry, which may carry a port; None if there is none.
+
+    A proxy that listens on IPv6 writes an IPv4 client as `::ffff:192.0.2.1`. All of those lie in
+    one /64, and are not one customer.
+    """
     bracketed = re.fullmatch(r"\[(.+)\](:\d+)?", text)
     bare = bracketed[1] if bracketed else text.rsplit(":", 1)[0] if text.count(":") == 1 else text
     try:
-        return str(ipaddress.ip_address(bare))
+        address = ipaddress.ip_address(bare)
     except ValueError:
         return None
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def address_key(request: HttpRequest) -> str:

@@ -277,6 +277,8 @@ class TestClientAddress:
             (1, "1.1.1.1:8443", "1.1.1.1"),
             (1, "[2001:db8::1]:8443", "2001:db8::1"),
             (1, "2001:DB8::1", "2001:db8::1"),
+            (1, "::ffff:1.1.1.1", "1.1.1.1"),
+            (1, "[::ffff:1.1.1.1]:8443", "1.1.1.1"),
             (1, "nonsense", "10.0.0.1"),
         ],
     )
@@ -294,6 +296,16 @@ class TestClientAddress:
             for n in range(1, 9)
         }
         assert keys == {"ip:2001:db8:0:1::/64"}
+
+    def test_given_ipv4_behind_a_proxy_that_listens_on_ipv6_when_counting_then_not_all_are_one(
+        self, settings
+    ):
+        settings.TRUSTED_PROXY_COUNT = 1
+        keys = {
+            address_key(RequestFactory().get("/", HTTP_X_FORWARDED_FOR=f"::ffff:192.0.2.{n}"))
+            for n in range(1, 9)
+        }
+        assert keys == {f"ip:192.0.2.{n}" for n in range(1, 9)}
 
     def test_given_one_account_in_many_spellings_when_counting_then_it_is_one(self):
         spellings = ["admin@example.com", " ADMIN@Example.com ", "\uff41dmin@example.com"]
