@@ -45,6 +45,7 @@ from users.models import (
     User,
 )
 from users.services import CHANGE_PERMISSION, REVIEW_PERMISSION
+from users.validators import plain_text
 from users.views import kyc_document
 
 KYC_COLOURS = dict.fromkeys(KYCStatus) | {
@@ -77,6 +78,7 @@ def may_review(request: HttpRequest) -> bool:
 class ReasonForm(forms.Form):
     reason = forms.CharField(
         max_length=REASON_MAX_LENGTH,
+        validators=[plain_text],
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 4}),
         help_text="The customer reads this.",
     )

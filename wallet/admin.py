@@ -31,6 +31,7 @@ from fintech_core.admin import (
 from fintech_core.money import DECIMAL_PLACES, MAX_DIGITS
 from users import queries as users_queries
 from users.models import User
+from users.validators import plain_text
 from wallet import services
 from wallet.limits import NAMES, limits_of
 from wallet.models import REASON_MAX_LENGTH, LimitOverride, Wallet, WalletStep
@@ -57,6 +58,7 @@ LIMIT_NAMES = {
 class ReasonForm(forms.Form):
     reason = forms.CharField(
         max_length=REASON_MAX_LENGTH,
+        validators=[plain_text],
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
         help_text="Staff read this; the customer does not.",
     )

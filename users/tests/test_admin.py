@@ -150,7 +150,7 @@ class TestReview:
         assert waiting.kyc_rejection_reason == "The photo is <b>unreadable</b>."
         assert "<b>unreadable" not in text_of(client.get(page_of(waiting)))
 
-    @pytest.mark.parametrize("reason", ["", "   ", "x" * 501])
+    @pytest.mark.parametrize("reason", ["", "   ", "x" * 501, "a\x1b[31mb", "a\u202eb"])
     def test_given_no_proper_reason_when_rejecting_then_asked_again(
         self, reviewer, waiting, reason
     ):
