@@ -9,7 +9,7 @@ class StatementPDFRateLimit(RateLimit):
     """Laying out and drawing thousands of lines is work for seconds. The other forms are not."""
 
     scope, setting = "statement pdf", "STATEMENT_PDF_RATE"
-    methods = ("GET",)
+    methods = ("GET", "HEAD")
 
     def values(self, request: Request) -> list[str]:
         return super().values(request) if request.query_params.get("format") == "pdf" else []

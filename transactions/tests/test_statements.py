@@ -692,6 +692,8 @@ class TestPDF:
         response = ask(alice, from_="2026-01-01", to="2026-01-02", format="pdf")
         assert refusal(response) == (429, "rate_limited")
         assert int(response["Retry-After"]) > 0
+        # It is drawn for its headers, too.
+        assert client_of(alice).head(URL, EVER | {"format": "pdf"}).status_code == 429
         assert ask(alice, from_="2026-01-01", to="2026-01-02", format="csv").status_code == 200
         assert statement(alice)["closing_balance"] == "1.00"
         self.pdf(bob)
