@@ -308,11 +308,19 @@ class StripeGateway:
 
     def _earlier(self, listing: Callable[[], Any], mine: dict[str, str]) -> str | None:
         """The order that an earlier try made. Stripe forgets idempotency keys after a day, and an
-        order that pays money out must not be made twice even then."""
-        for order in self._all(listing):
-            metadata = order.get("metadata") or {}
-            if mine.items() <= metadata.items():
-                return _answered(order, "id")
+        order that pays money out must not be made twice even then.
+
+        Raises GatewayUnavailable also if the list is refused: that says nothing of the order.
+        """
+        try:
+            for order in self._all(listing):
+                metadata = order.get("metadata") or {}
+                if mine.items() <= metadata.items():
+                    return _answered(order, "id")
+        except GatewayRefused as refusal:
+            raise GatewayUnavailable(
+                f"Stripe does not list earlier orders: {refusal.failure_code}"
+            ) from None
         return None
 
     def _retrieve(self, subject: Subject, reference: str) -> Any:

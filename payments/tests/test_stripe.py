@@ -90,6 +90,9 @@ def read(kind, found):
     return StripeGateway.from_settings().parse(headers=signed(body), body=body).statement
 
 
+WRONG_ACCOUNT = Refusal(404, type="invalid_request_error", code="resource_missing")
+
+
 class TestAmounts:
     @pytest.mark.parametrize(
         ("amount", "currency", "minor"),
@@ -657,8 +660,7 @@ class TestWholePath:
         assert PaymentIntent.objects.get().status == "failed"
         assert len(server.asked) == 1
 
-    def test_given_a_refund_it_took_unheard_when_it_refuses_later_then_no_money_back(self, server):
-        alice = UserFactory(kyc="approved")
+    def order_refund(self, server, alice):
         found = server.objects[self.begin(alice).json()["gateway_reference"]]
         found |= {"status": "succeeded", "amount_received": 1234}
         self.deliver(event("payment_intent.succeeded", found))
@@ -666,15 +668,32 @@ class TestWholePath:
         asked = RefundOrder(
             intent_id=PaymentIntent.objects.get().pk, amount=None, reason="Paid twice."
         )
-        refund = PaymentService.order_refund(
+        return PaymentService.order_refund(
             staff=StaffFactory(permissions=["payments.refund_deposit"]), asked=asked
         )
+
+    def test_given_a_list_that_is_refused_when_refunding_then_that_says_nothing_of_the_order(
+        self, server
+    ):
+        alice = UserFactory(kyc="approved")
+        refund = self.order_refund(server, alice)
+        server.misbehave = [WRONG_ACCOUNT]
+        PaymentService.send_refund(refund.pk)
+        refund.refresh_from_db()
+        assert (refund.status, balance(alice)) == ("pending", 0)
+        DepositRefund.objects.update(next_attempt_at=Now())
+        PaymentService.sweep_refunds()
+        refund.refresh_from_db()
+        assert refund.gateway_reference == server.of_kind("refund")[0]["id"]
+
+    def test_given_a_refund_it_took_unheard_when_it_refuses_later_then_no_money_back(self, server):
+        alice = UserFactory(kyc="approved")
+        refund = self.order_refund(server, alice)
         server.misbehave = [None, "reset after", "reset after"]  # looked for, taken, unheard
         PaymentService.send_refund(refund.pk)
         assert len(server.of_kind("refund")) == 1
         DepositRefund.objects.update(next_attempt_at=Now())
-        wrong_account = Refusal(404, type="invalid_request_error", code="resource_missing")
-        server.misbehave = [wrong_account]
+        server.misbehave = [WRONG_ACCOUNT]
         PaymentService.sweep_refunds()
         refund.refresh_from_db()
         assert (refund.status, balance(alice)) == ("pending", 0)
