@@ -26,6 +26,7 @@ from transactions.transfers import (
     target_of,
 )
 from users.models import User
+from wallet import limits
 from wallet.locking import LockedParties
 from wallet.models import Wallet
 
@@ -64,7 +65,7 @@ def transfer_batch(sender: User, asked: Batch) -> BatchResult:
     """Find, lock, look, write, once for all legs. Call it inside a database transaction.
 
     An atomic batch raises the refusal of its first leg that has one, with the leg's `index`; that
-    a recipient has no room, if nothing else is wrong, and of several legs without one.
+    a recipient has no room, if nothing else is wrong, and perhaps without one.
     """
     books = _Books(sender, asked.legs)
     decide = books.decide_together if asked.mode == Mode.ATOMIC else books.decide_each
@@ -100,13 +101,13 @@ class _Books:
                 decided.append(self._move(target, leg))
         return decided
 
-    def decide_together(self, legs: Iterable[Transfer]) -> list[Transaction | DomainError]:
+    def decide_together(self, legs: Sequence[Transfer]) -> list[Transaction | DomainError]:
         """Raises the first refusal, with the leg's `index`.
 
         Whether a recipient has room is said after everything else has been asked of every leg:
         a batch that had to fail for another reason would tell it, and cost nothing. Nor is it said
         which leg of several found none, for then the others did: that would tell how much room
-        there is, and cost nothing either.
+        there is, and cost nothing either. What no balance leaves room for is named.
         """
         decided: list[Transaction | DomainError] = []
         full: DomainError | None = None
@@ -119,13 +120,20 @@ class _Books:
             try:
                 require_room(target, leg.amount)
             except DomainError as refusal:
-                full = refusal
+                full = full or refusal
             decided.append(self._move(target, leg))
         if full:
-            if len(decided) == 1:
-                _name_leg(full, 0)
-            raise full
+            raise self._for_want_of_room(full, legs)
         return decided
+
+    def _for_want_of_room(self, refusal: DomainError, legs: Sequence[Transfer]) -> DomainError:
+        """With the `index` of a leg if that tells nothing of a balance."""
+        for index, leg in enumerate(legs):
+            target = target_of(self._parties, leg)
+            if len(legs) == 1 or not limits.can_ever_hold(target, target.user, leg.amount):
+                _name_leg(refusal, index)
+                break
+        return refusal
 
     def _payable(self, leg: Transfer) -> Wallet:
         """Raises every refusal of a transfer but for want of room, the contract's first one first;

@@ -25,7 +25,13 @@ from transactions.callers import is_staff_still
 from transactions.exceptions import AmountExceedsRemaining, HoldExpired, NotAllowed, NotFound
 from transactions.models import Hold, Transaction
 from transactions.posting import Posting, post
-from transactions.transfers import Transfer, lock_payable, require_recipient, require_room
+from transactions.transfers import (
+    Transfer,
+    lock_payable,
+    require_recipient,
+    require_room,
+    require_room_at_all,
+)
 from users.models import User
 from wallet.exceptions import WalletFrozen
 from wallet.locking import lock_wallets
@@ -48,8 +54,13 @@ class Reservation(Transfer):
 
 
 def create(payer: User, asked: Reservation) -> Hold:
-    """Reserve the money: it stays in the payer's wallet, but is not available any more."""
+    """Reserve the money: it stays in the payer's wallet, but is not available any more.
+
+    Whether the recipient's balance leaves room is asked when they capture it: what is reserved for
+    a second, and then free again, would read a balance for nothing.
+    """
     source, target, spent = lock_payable(payer, asked)
+    require_room_at_all(target, asked.amount)
     source.reserve(asked.amount)
     save_held([source])
     record_debits(spent)

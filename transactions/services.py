@@ -79,7 +79,7 @@ class TransactionService:
 
         Refused as a transfer is, in the same order: KYCRequired, SelfTransfer, RecipientNotFound,
         RecipientUnavailable, CurrencyMismatch, WalletFrozen, InsufficientFunds, LimitExceeded, and
-        RecipientUnavailable for want of room.
+        RecipientUnavailable for an amount that by itself is above the recipient's balance limit.
         """
         return idempotency.once(lambda: holds.create(payer, reservation))
 

@@ -39,6 +39,7 @@ class Transfer:
 def transfer(sender: User, asked: Transfer) -> Transaction:
     """Find, lock, look, write. Call it inside a database transaction."""
     source, target, spent = lock_payable(sender, asked)
+    require_room(target, asked.amount)
     made = post(posting_of(asked, source, target), spent)
     events.transferred([made])
     return made
@@ -60,7 +61,7 @@ def posting_of(asked: Transfer, source: Wallet, target: Wallet) -> Posting:
 def lock_payable(sender: User, asked: Transfer) -> tuple[Wallet, Wallet, Spent]:
     """Find, lock, look: the sender's and the recipient's wallet, locked, and nothing against it.
 
-    Raises every refusal of a transfer, the contract's first one first, and `require_room` last.
+    Raises every refusal of a transfer but for want of room, the contract's first one first.
     Whoever calls this moves or reserves the amount, and writes `Spent`, so that it counts against
     the sender's limits.
     """
@@ -70,7 +71,6 @@ def lock_payable(sender: User, asked: Transfer) -> tuple[Wallet, Wallet, Spent]:
     require_sender(source.user)
     allowance = Allowance(source, parties.spent)
     require_payable(source, target, asked, allowance)
-    require_room(target, asked.amount)
     allowance.take(asked.amount)
     return source, target, allowance.taken
 
@@ -103,10 +103,16 @@ def require_room(target: Wallet, amount: Decimal) -> None:
     """Raises RecipientUnavailable if the amount would pass the recipient's balance limit.
 
     Ask it after everything else. Its answer depends on the recipient's balance, so whoever hears
-    "yes" must have moved or reserved the amount, within limits: asked any earlier, somebody
-    without a cent could try one amount after another, and so read the balance.
+    "yes" must have moved the amount, within limits: asked any earlier, somebody without a cent
+    could try one amount after another, and so read the balance.
     """
     if not limits.has_room_for(target, target.user, amount):
+        raise RecipientUnavailable
+
+
+def require_room_at_all(target: Wallet, amount: Decimal) -> None:
+    """Raises RecipientUnavailable if the amount alone would pass the recipient's balance limit."""
+    if not limits.can_ever_hold(target, target.user, amount):
         raise RecipientUnavailable
 
 

@@ -64,8 +64,17 @@ def _limit(name: str, of_tier: Mapping[str, Any], override: LimitOverride | None
 
 def has_room_for(wallet: Wallet, user: User, amount: Decimal) -> bool:
     """Whether the wallet may hold that much more, through payments that we can still refuse."""
-    most = _limit("balance_max", _of_tier(user), _override_of(wallet))
-    return bool(wallet.balance + amount <= most)
+    return wallet.balance + amount <= _balance_max(wallet, user)
+
+
+def can_ever_hold(wallet: Wallet, user: User, amount: Decimal) -> bool:
+    """Whether it may if it is empty: the answer tells nothing of what is in it."""
+    return amount <= _balance_max(wallet, user)
+
+
+def _balance_max(wallet: Wallet, user: User) -> Decimal:
+    most: Decimal = _limit("balance_max", _of_tier(user), _override_of(wallet))
+    return most
 
 
 def require_room_for_deposit(wallet: Wallet, user: User, amount: Decimal) -> None:

@@ -315,6 +315,13 @@ class TestAtomic:
             assert "index" not in problem
         nothing_moved(spy, bob)
 
+    def test_given_an_amount_no_empty_wallet_takes_when_atomic_then_its_leg_is_named(self):
+        alice, bob, full = person("100.00"), person("100.00"), person("100.00")
+        set_limits(full, balance_max="50.00")
+        problem = problem_of(post(alice, ATOMIC, leg(bob), leg(full, "0.01"), leg(full, "50.01")))
+        assert (problem["code"], problem["index"]) == ("recipient_unavailable", 2)
+        nothing_moved(alice, bob, full)
+
     @pytest.mark.parametrize("amount", ["15.00", "15.01"])
     def test_given_a_leg_that_must_fail_when_asking_for_room_then_it_is_not_told(self, amount):
         alice, bob = person("100.00"), person("100.00")

@@ -36,6 +36,7 @@ from transactions.tests.helpers import (
     refused_by,
     reserve,
     send,
+    set_limits,
     unfreeze,
 )
 from transactions.tests.proofs import tamper
@@ -191,21 +192,27 @@ class TestCreating:
         unknown = post(alice, URL, {"recipient": "nobody@example.com", "amount": "1.00"})
         assert refusal(unknown) == (422, "recipient_not_found")
 
-    @pytest.mark.parametrize("why", ["deactivated", "closed", "full"])
+    @pytest.mark.parametrize("why", ["deactivated", "closed"])
     def test_given_a_recipient_who_cannot_receive_when_holding_then_recipient_unavailable(
         self, alice, why
     ):
         bob = UserFactory(is_active=why != "deactivated")
         if why == "closed":
             close(bob)
-        if why == "full":
-            fund(bob, "990.00")
         assert refusal(ask(alice, bob, "10.01")) == (422, "recipient_unavailable")
         assert held(alice) == 0
 
-    def test_given_a_full_recipient_when_there_is_no_money_either_then_that_is_not_told(self, bob):
+    def test_given_a_full_recipient_when_holding_then_their_balance_is_not_told(self, alice, bob):
         fund(bob, "99990.00")
+        assert ask(alice, bob, "10.01").status_code == 201
         assert refusal(ask(person(), bob, "10.01")) == (422, "insufficient_funds")
+
+    @pytest.mark.parametrize(("amount", "status"), [("50.00", 201), ("50.01", 422)])
+    def test_given_a_recipients_limit_when_holding_then_the_amount_alone_is_measured_by_it(
+        self, alice, bob, amount, status
+    ):
+        set_limits(bob, balance_max="50.00")
+        assert ask(alice, bob, amount).status_code == status
 
     def test_given_several_reasons_when_holding_then_the_contracts_first(self, alice, bob):
         freeze(alice)
