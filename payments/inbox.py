@@ -37,7 +37,7 @@ from fintech_core.logs import scrub
 from fintech_core.own_redis import OwnRedis
 from payments import effects, gateways, together
 from payments.effects import Disagreement
-from payments.effects.payouts import GIVEN_UP_AND_PAID
+from payments.effects.payouts import GIVEN_BACK_AND_PAID
 from payments.effects.refunds import REFUSED_AND_SENT
 from payments.exceptions import NotFound
 from payments.gateways.base import GatewayEvent
@@ -462,11 +462,11 @@ def adopt_orphans() -> int:
     )
 
 
-# What was ignored for want of an order; and what looked like a payout that had been given up, or
-# like a refund that had been refused.
+# What was ignored for want of an order; and what looked like a payout or a refund whose money had
+# been given back.
 _ORPHANED = (
     Q(status=WebhookEvent.Status.IGNORED),
-    Q(status=WebhookEvent.Status.PARKED, last_error=GIVEN_UP_AND_PAID),
+    Q(status=WebhookEvent.Status.PARKED, last_error=GIVEN_BACK_AND_PAID),
     Q(status=WebhookEvent.Status.PARKED, last_error=REFUSED_AND_SENT),
 )
 

@@ -87,7 +87,10 @@ class PayoutAdmin(AskingAdmin, HistoryAdmin):
         ("Destination", {"fields": ["to", "holder"]}),
         ("Gateway", {"fields": ["gateway", "gateway_reference", "named_by_staff", "events"]}),
         ("Effect", {"fields": ["withdrawal", "back", "wallet"]}),
-        ("When", {"fields": ["created_at", "asked_at", "updated_at", "completed_at"]}),
+        (
+            "When",
+            {"fields": ["created_at", "asked_at", "asked_again", "updated_at", "completed_at"]},
+        ),
         ASKED_ABOUT,
     ]
     related = ["user", "wallet", "transaction", "reversal"]

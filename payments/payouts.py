@@ -17,6 +17,7 @@ from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from uuid_utils.compat import uuid7
 
+from fintech_core.database import retry_on_conflict
 from fintech_core.exceptions import InvalidState
 from fintech_core.idempotency import Answer, IdempotentCall
 from payments import gateways
@@ -71,14 +72,22 @@ def create(user: User, order: NewOrder, idempotency: IdempotentCall) -> Answer:
     if isinstance(begun, Answer):
         return begun
     try:
-        reference = ask(Payout.objects.get(pk=begun))
+        return _send(begun, idempotency)
     except GatewayUnavailable:
         idempotency.release()
         raise
+
+
+def _send(payout_id: UUID, idempotency: IdempotentCall) -> Answer:
+    try:
+        reference = ask(Payout.objects.get(pk=payout_id))
     except GatewayRefused as refusal:
         code = refusal.failure_code
-        return idempotency.finish(lambda: refused(begun, code))
-    return idempotency.finish(lambda: attach(begun, reference))
+        return idempotency.finish(lambda: refused(payout_id, code))
+    answer = idempotency.finish(lambda: attach(payout_id, reference))
+    if answer.replayed:  # somebody else has finished it: what they stored need not be this
+        retry_on_conflict(transaction.atomic(lambda: attach(payout_id, reference)))
+    return answer
 
 
 def _order(user: User, order: NewOrder) -> Payout:
@@ -108,15 +117,15 @@ def _order(user: User, order: NewOrder) -> Payout:
 
 
 class Undecided(GatewayUnavailable):
-    """Asking again would not tell what became of the payout, or must not be done."""
+    """Asking again has not told what became of the payout, or must not be done."""
 
 
 def ask(payout: Payout) -> str:
     """The gateway's reference: the one that it gave, or else what it answers now.
 
-    Raises GatewayRefused, and GatewayUnavailable; as Undecided once the gateway may have forgotten
-    that it was asked, while the wallet is frozen, and if it refuses what it was asked before: it
-    may have taken the order then. Call it without a lock or a database transaction.
+    Raises GatewayRefused, which is for `refused` to decide about, and GatewayUnavailable; as
+    Undecided once the gateway may have forgotten that it was asked, and while the wallet is frozen.
+    Call it without a lock or a database transaction.
     """
     if payout.gateway_reference is not None:
         return payout.gateway_reference
@@ -124,31 +133,23 @@ def ask(payout: Payout) -> str:
         return ""
     if is_forgotten(payout):
         raise Undecided("The gateway did not answer in time. We are looking into it.")
-    is_first = _begin_asking(payout)
-    try:
-        return _ask(payout)
-    except GatewayRefused as refusal:
-        if is_first:
-            raise
-        raise Undecided(
-            f"The gateway refuses ({refusal.failure_code}) what it may have taken before."
-            " We are looking into it."
-        ) from refusal
+    _begin_asking(payout)
+    return _ask(payout)
 
 
-def _begin_asking(payout: Payout) -> bool:
-    """Whether the gateway was never asked; commits that it is now. Raises Undecided.
+def _begin_asking(payout: Payout) -> None:
+    """Commits that the gateway is asked now, and whether it was asked before. Raises Undecided.
 
-    One statement decides, so that of any number who ask at once one is the first.
+    Each statement decides for itself, so that of any number who ask at once one is the first, and
+    none asks about what is settled before it has said so.
     """
     active = Wallet.objects.filter(pk=OuterRef("wallet_id"), status=Wallet.Status.ACTIVE)
     pending = Payout.objects.filter(pk=payout.pk, status=Payout.Status.PENDING)
     may_be_sent = pending.filter(Exists(active))
     if may_be_sent.filter(asked_at=None).update(asked_at=Now()):
-        return True
-    if not may_be_sent.exists():
+        return
+    if not may_be_sent.update(asked_again=True):
         raise Undecided("It is settled, or its wallet is frozen; it is not ordered again.")
-    return False
 
 
 def _ask(payout: Payout) -> str:
@@ -181,19 +182,37 @@ def _is_unknown(payout: Payout) -> bool:
 
 
 def attach(payout_id: UUID, reference: str) -> Payout:
-    """Store what the gateway answered; once, for it answers the same to the same key."""
+    """Store what the gateway answered; once, for it answers the same to the same key.
+
+    A payout that has failed keeps it, too: by it whatever comes of the order is told from others.
+    """
     payout = _lock(payout_id)
-    if payout.gateway_reference is None and reference:
+    if not reference or reference == payout.gateway_reference:
+        return payout
+    if payout.gateway_reference is not None or payout.status != Payout.Status.PENDING:
+        about = {"payout": str(payout_id), "status": payout.status, "reference": reference}
+        logger.error("gateway took a payout that is settled, or has another reference", extra=about)
+    if payout.gateway_reference is None:
         payout.gateway_reference = reference
         payout.save(update_fields=["gateway_reference", "updated_at"])
     return payout
 
 
 def refused(payout_id: UUID, failure_code: str) -> Payout:
-    """The gateway will not do it: the money comes back, unless it is settled meanwhile."""
+    """The gateway will not do it: the money comes back, unless it is settled meanwhile.
+
+    Raises Undecided if the gateway was asked more than once, be it before or just now by somebody
+    else: it may have taken the order the other time.
+    """
     payout = _lock(payout_id)
-    if payout.status == Payout.Status.PENDING and payout.gateway_reference is None:
-        effects.fail(payout, failure_code)
+    if payout.status != Payout.Status.PENDING or payout.gateway_reference is not None:
+        return payout
+    if payout.asked_again:
+        raise Undecided(
+            f"The gateway refuses ({failure_code}) what it may have taken before."
+            " We are looking into it."
+        )
+    effects.fail(payout, failure_code)
     return payout
 
 

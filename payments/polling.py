@@ -142,13 +142,18 @@ def _order_again(order: Polled) -> str:
     if payouts.is_forgotten(order):
         raise _Trouble("It gave no reference in time. Find out there whether it was paid out.")
     try:
-        reference = payouts.ask(order)
+        return _order_anew(order)
     except payouts.Undecided as reason:
         raise _Trouble(reason.detail) from reason
+
+
+def _order_anew(payout: Payout) -> str:
+    try:
+        reference = payouts.ask(payout)
     except GatewayRefused as refusal:
-        _committed(partial(payouts.refused, order.pk, refusal.failure_code))
+        _committed(partial(payouts.refused, payout.pk, refusal.failure_code))
         return f"It refuses: {refusal.failure_code}."
-    _committed(partial(payouts.attach, order.pk, reference))
+    _committed(partial(payouts.attach, payout.pk, reference))
     return "Ordered again, after a crash."
 
 

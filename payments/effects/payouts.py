@@ -14,9 +14,9 @@ logger = logging.getLogger(__name__)
 
 NEVER_SENT = "never_sent"  # staff gave it up: the gateway, they found, never had it
 UNSPECIFIED = "unspecified"  # it failed, and the gateway has no word for why
-GIVEN_UP_AND_PAID = (
-    "Nothing of ours has this reference, but a payout of this amount was given up: it may have been"
-    " paid out all the same."
+GIVEN_BACK_AND_PAID = (
+    "Nothing of ours has this reference, but a payout of this amount was refused or given up: it"
+    " may have been paid out all the same."
 )
 FAILURE_CODE_LENGTH = 100
 _MEANINGS = {
@@ -31,11 +31,11 @@ def apply(said: Statement, gateway: str) -> Payout | None:
 
     The first of paid and failed wins. The same once more changes nothing; the other one is raised
     as a Disagreement, for the money is either here or there, and staff must find out. So is money
-    that was paid out and might be that of a payout that staff gave up.
+    that was paid out and might be that of a payout that was refused, or that staff gave up.
     """
     payout = lock_same(named(said), gateway, "payout")
     if payout is None:
-        _require_not_given_up(said, gateway)
+        _require_not_given_back(said, gateway)
         return None
     require_same_money(payout, said, "payout")
     _confirm_reference(payout)
@@ -51,21 +51,20 @@ def named(said: Statement) -> QuerySet[Payout]:
     return Payout.objects.filter(gateway_reference=said.gateway_reference)
 
 
-def _require_not_given_up(said: Statement, gateway: str) -> None:
+def _require_not_given_back(said: Statement, gateway: str) -> None:
     """Raises Disagreement if it may be a payout whose money was given back: then it is paid twice.
 
-    Which one it is nobody can tell, for one that was given up has no reference.
+    Which one it is nobody can tell, for one that was refused or given up has no reference.
     """
-    given_up = Payout.objects.filter(
+    given_back = Payout.objects.filter(
         gateway=gateway,
         gateway_reference=None,
         status=Payout.Status.FAILED,
-        failure_code=NEVER_SENT,
         amount=said.amount,
         currency=said.currency,
     )
-    if said.outcome == Outcome.PAID and given_up.exists():
-        raise Disagreement(GIVEN_UP_AND_PAID)
+    if said.outcome == Outcome.PAID and given_back.exists():
+        raise Disagreement(GIVEN_BACK_AND_PAID)
 
 
 def _confirm_reference(payout: Payout) -> None:

@@ -22,9 +22,9 @@ class Payout(Polled):
       with it for ever: pending and pending, paid and completed, failed and failed.
     * `paid` and `failed` are final; the first of the two wins. `failed` if and only if it has its
       one `reversal`, which brought the money back in the same database transaction.
-    * Who, how much, where to and through which gateway never change. `asked_at` is set once, and so
-      is `gateway_reference`, unless staff named it and the gateway has not confirmed it. It is
-      never deleted.
+    * Who, how much, where to and through which gateway never change. `asked_at` and `asked_again`
+      are set once, and so is `gateway_reference`, unless staff named it and the gateway has not
+      confirmed it. It is never deleted.
     """
 
     class Status(models.TextChoices):
@@ -47,6 +47,8 @@ class Payout(Polled):
     named_by_staff = models.BooleanField(default=False, db_default=False, editable=False)
     # When the gateway was first asked, committed before the question: it may know the order since.
     asked_at = models.DateTimeField(null=True, editable=False)
+    # It was asked again, likewise committed before: a refusal of one question does not settle it.
+    asked_again = models.BooleanField(default=False, db_default=False, editable=False)
     iban = EncryptedTextField(editable=False)  # ISO 13616, without spaces
     holder = EncryptedTextField(editable=False)  # whose account it is
     status = models.CharField(max_length=7, choices=Status, default=Status.PENDING)

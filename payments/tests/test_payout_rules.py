@@ -114,6 +114,12 @@ class TestPayout:
             with refused_by("payments_payout_first_asked_once"):
                 update(payout, asked_at=value)
 
+    def test_given_a_second_question_when_it_is_taken_back_then_refused(self):
+        payout = PayoutFactory()
+        update(payout, asked_again=True)
+        with refused_by("payments_payout_asked_again_for_good"):
+            update(payout, asked_again=False)
+
     def test_given_a_pending_one_when_it_claims_to_be_paid_then_refused(self):
         payout = PayoutFactory()
         with refused_by("payments_payout_agrees_with_its_withdrawal"):

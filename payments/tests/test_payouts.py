@@ -15,8 +15,9 @@ from fintech_core import idempotency
 from fintech_core.exceptions import InvalidState
 from fintech_core.models import IdempotencyRecord
 from payments import effects, payouts
-from payments.exceptions import GatewayUnavailable
+from payments.exceptions import GatewayRefused, GatewayUnavailable
 from payments.gateways.base import NewPayout, Outcome, Subject
+from payments.gateways.sandbox import SandboxGateway
 from payments.models import Payout, WebhookEvent
 from payments.payouts import Destination, NewOrder
 from payments.services import PaymentService
@@ -282,6 +283,74 @@ class TestRetry:
         assert balance(alice) == Decimal("60.00")
         assert breaches() == []
 
+    def test_given_a_refusal_when_it_was_asked_again_meanwhile_then_no_money_back(
+        self, alice, monkeypatch
+    ):
+        with bank_open() as bank:
+            take = bank.payout
+
+            def refuse_the_slower(adapter, asked):
+                monkeypatch.setattr(bank, "payout", take)
+                payouts.ask(Payout.objects.get())  # its lease ran out; the answer is not stored yet
+                raise GatewayRefused("blocked")
+
+            monkeypatch.setattr(bank, "payout", refuse_the_slower)
+            response = create(alice, order(gateway="bank"), key="k")
+            assert code_of(response) == (503, "service_unavailable")
+            assert (Payout.objects.get().status, len(bank.orders)) == ("pending", 1)
+            response = create(alice, order(gateway="bank"), key="k")
+            assert response.json()["gateway_reference"] == f"bank_{Payout.objects.get().pk.hex}"
+            assert len(bank.orders) == 1
+        assert balance(alice) == Decimal("60.00")
+        assert breaches() == []
+
+    def test_given_a_refusal_when_it_is_asked_again_afterwards_then_it_is_not_sent(
+        self, alice, monkeypatch
+    ):
+        with bank_open() as bank:
+            stale = []
+
+            def refuse(adapter, asked):
+                stale.append(Payout.objects.get())  # as somebody else has read it
+                raise GatewayRefused("blocked")
+
+            with monkeypatch.context() as unwilling:
+                unwilling.setattr(bank, "payout", refuse)
+                assert create(alice, order(gateway="bank")).json()["status"] == "failed"
+            with pytest.raises(payouts.Undecided):
+                payouts.ask(stale[0])
+            assert bank.orders == {}
+        assert balance(alice) == Decimal("100.00")
+
+    def test_given_it_was_given_up_meanwhile_when_the_gateway_took_it_then_staff_are_told(
+        self, alice, monkeypatch, caplog
+    ):
+        with bank_open() as bank:
+            take = bank.payout
+
+            def take_slowly(adapter, asked):
+                with monkeypatch.context() as late:
+                    late.setattr(payouts, "ASKED_WITHIN", timedelta(0))
+                    staff = StaffFactory(permissions=["payments.settle_payout"])
+                    PaymentService.give_up_payout(payout_id=asked.id, by=staff)
+                monkeypatch.setattr(bank, "payout", take)
+                IdempotencyRecord.objects.filter(key="k").update(busy_until=timezone.now())
+                assert create(alice, order(gateway="bank"), key="k").json()["status"] == "failed"
+                return take(adapter, asked)
+
+            monkeypatch.setattr(bank, "payout", take_slowly)
+            assert create(alice, order(gateway="bank"), key="k").json()["status"] == "failed"
+            payout = Payout.objects.get()
+            assert payout.gateway_reference == f"bank_{payout.pk.hex}"
+            told = [record for record in caplog.records if record.levelname == "ERROR"]
+            assert [(one.payout, one.reference) for one in told] == [
+                (str(payout.pk), payout.gateway_reference)
+            ]
+            with transaction.atomic(), pytest.raises(effects.Disagreement):
+                effects.apply(statement(payout, Outcome.PAID), "bank")
+        assert (payout.status, balance(alice)) == ("failed", Decimal("100.00"))
+        assert breaches() == []
+
     def test_given_a_wallet_frozen_since_when_retried_then_503_and_it_is_not_sent(self, alice):
         with bank_open() as bank:
             bank.is_away = True
@@ -447,8 +516,18 @@ class TestWhatStaffPutRight:
         self.give_up(payout)
         event = settle(payout, kind, **{"gateway_reference": "sbx_po_1", **data})
         assert event.status == status
-        assert (status == "parked") == ("was given up" in event.last_error)
+        assert (status == "parked") == ("was refused or given up" in event.last_error)
         assert (payout.status, balance(alice)) == ("failed", Decimal("100.00"))
+
+    def test_given_one_was_refused_when_one_like_it_is_paid_then_staff_are_told(
+        self, alice, monkeypatch
+    ):
+        with monkeypatch.context() as unwilling:
+            unwilling.setattr(SandboxGateway, "payout", refuse)
+            payout = pay_out(alice)
+        assert (payout.status, payout.failure_code) == ("failed", "blocked")
+        event = settle(payout, "payout.paid", gateway_reference="sbx_po_1")
+        assert (event.status, balance(alice)) == ("parked", Decimal("100.00"))
 
     def test_given_it_looked_like_one_given_up_when_its_own_order_turns_up_then_that_is_paid(
         self, alice, monkeypatch
@@ -474,6 +553,10 @@ class TestWhatStaffPutRight:
 
 def no_answer(*_):
     raise GatewayUnavailable
+
+
+def refuse(*_):
+    raise GatewayRefused("blocked")
 
 
 def ids(response):

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from decimal import Decimal
 from itertools import pairwise
+from threading import Barrier
 
 import pytest
 from django.db import connection
@@ -11,7 +12,7 @@ from django.test import override_settings
 from django.utils import timezone
 
 from payments import effects, intents, payouts, polling, services
-from payments.exceptions import GatewayUnavailable
+from payments.exceptions import GatewayRefused, GatewayUnavailable
 from payments.gateways.base import Outcome
 from payments.gateways.sandbox import SandboxGateway
 from payments.models import PaymentIntent, Payout, SuspendedDeposit
@@ -263,7 +264,7 @@ class TestPayouts:
         freeze(payout.user)
         poll(payout)
         assert (payout.last_answer, payout.needs_staff) == (
-            "Its wallet is frozen; it is not ordered again.",
+            "It is settled, or its wallet is frozen; it is not ordered again.",
             True,
         )
         assert bank.orders == {}
@@ -271,7 +272,7 @@ class TestPayouts:
         poll(payout)
         assert (len(bank.orders), payout.needs_staff) == (1, False)
 
-    def test_given_a_payout_when_asked_about_at_once_then_one_question_is_the_first(
+    def test_given_a_payout_when_asked_about_at_once_then_a_refusal_gives_nothing_back(
         self, bank, monkeypatch
     ):
         with monkeypatch.context() as broken:
@@ -279,8 +280,18 @@ class TestPayouts:
             with pytest.raises(GatewayUnavailable):
                 pay_out(person("100.00"), gateway="bank")
         payout = Payout.objects.get()
-        answers = at_once(*[lambda: payouts._begin_asking(payout)] * 6)
-        assert sorted(answers) == [False] * 5 + [True]
+        all_ask = Barrier(6)
+
+        def refuse(_):
+            all_ask.wait(timeout=30)
+            raise GatewayRefused("blocked")
+
+        monkeypatch.setattr(payouts, "_ask", refuse)
+        answers = at_once(*[lambda: polling._order_again(payout)] * 6)
+        assert {type(answer) for answer in answers} == {polling._Trouble}
+        payout.refresh_from_db()
+        assert (payout.status, payout.asked_again) == ("pending", True)
+        assert balance(payout.user) == Decimal("60.00")
 
     def test_given_no_reference_for_a_day_when_polled_then_staff_decide(self, bank, monkeypatch):
         bank.is_away = True
