@@ -28,6 +28,7 @@ EXTRA = (
     "settle_payout",
     "resolve_suspense",
     "refund_deposit",
+    "settle_refund",
     "reconcile",
     "propose_adjustment",
     "approve_adjustment",

@@ -43,7 +43,7 @@ class ReferenceForm(forms.Form):
     reference = forms.CharField(
         max_length=REFERENCE_MAX,
         widget=UnfoldAdminTextInputWidget(),
-        help_text="What the gateway calls this payout.",
+        help_text="What the gateway calls it.",
     )
 
 

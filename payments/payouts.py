@@ -23,8 +23,8 @@ from fintech_core.idempotency import Answer, IdempotentCall
 from payments import gateways
 from payments.effects import payouts as effects
 from payments.exceptions import GatewayRefused, GatewayUnavailable, NotFound
-from payments.gateways.base import REFERENCE_MAX, NewPayout, Subject
-from payments.models import Payout
+from payments.gateways.base import REFERENCE_MAX, NewPayout, Statement, Subject
+from payments.models import DepositRefund, Payout
 from transactions.services import TransactionService, Withdrawal
 from users.models import User
 from users.services import require_staff
@@ -165,9 +165,9 @@ def _ask(payout: Payout) -> str:
     )
 
 
-def is_forgotten(payout: Payout) -> bool:
-    """Whether asking once more might pay out twice."""
-    return timezone.now() - payout.created_at > ASKED_WITHIN
+def is_forgotten(order: Payout | DepositRefund) -> bool:
+    """Whether asking once more might pay twice."""
+    return timezone.now() - order.created_at > ASKED_WITHIN
 
 
 def is_lost(payout: Payout) -> bool:
@@ -228,28 +228,35 @@ def _lock(payout_id: UUID) -> Payout:
 
 def name_reference(payout_id: UUID, *, by: User, reference: str) -> Payout:
     """See `PaymentService.name_payout_reference`."""
-    given = reference.strip()
+    given = read_reference(reference)
+    payout = _require_lost(Payout.objects.filter(pk=payout_id).first(), by)
+    said = ask_about(payout, Subject.PAYOUT, given)
+    return _name(payout_id, by, given, is_confirmed=said is not None)
+
+
+def read_reference(text: str) -> str:
+    """Raises InvalidState for what no gateway calls anything."""
+    given = text.strip()
     if not given or len(given) > REFERENCE_MAX or not given.isascii() or not given.isprintable():
         raise InvalidState("That is no reference.")
-    payout = _require_lost(Payout.objects.filter(pk=payout_id).first(), by)
-    is_confirmed = _is_confirmed(payout, given)
-    return _name(payout_id, by, given, is_confirmed=is_confirmed)
+    return given
 
 
-def _is_confirmed(payout: Payout, reference: str) -> bool:
-    """Whether the gateway says that this is the payout. Raises InvalidState if it is another, and
-    GatewayUnavailable. Call it without a lock."""
-    said = gateways.gateway_named(payout.gateway).fetch(Subject.PAYOUT, reference)
-    if said is None:
-        return False
-    if (said.subject, said.gateway_reference, said.amount, said.currency) != (
-        Subject.PAYOUT,
+def ask_about(order: Payout | DepositRefund, subject: Subject, reference: str) -> Statement | None:
+    """What the gateway says of the reference that staff give to the order; None: nothing.
+
+    Raises InvalidState if it is something else there, and GatewayUnavailable. Call it without a
+    lock.
+    """
+    said = gateways.gateway_named(order.gateway).fetch(subject, reference)
+    if said is not None and (said.subject, said.gateway_reference, said.amount, said.currency) != (
+        subject,
         reference,
-        payout.amount,
-        payout.currency,
+        order.amount,
+        order.currency,
     ):
         raise InvalidState("At the gateway this reference is something else.")
-    return True
+    return said
 
 
 @transaction.atomic
@@ -281,10 +288,20 @@ def _require_lost(payout: Payout | None, by: User) -> Payout:
     require_staff(by, SETTLE_PERMISSION)
     if payout is None:
         raise NotFound
-    if payout.user_id == by.pk:
-        raise InvalidState("Nobody decides about their own payout.")
-    if not _is_unknown(payout):
-        raise InvalidState("The gateway knows this payout: what it says counts.")
-    if not is_forgotten(payout):
-        raise InvalidState("The gateway is still being asked.")
+    require_for_staff(
+        "payout",
+        is_own=payout.user_id == by.pk,
+        is_unknown=_is_unknown(payout),
+        is_asked=not is_forgotten(payout),
+    )
     return payout
+
+
+def require_for_staff(word: str, *, is_own: bool, is_unknown: bool, is_asked: bool) -> None:
+    """Raises InvalidState unless staff may decide about an order, which they call by the word."""
+    if is_own:
+        raise InvalidState(f"Nobody decides about their own {word}.")
+    if not is_unknown:
+        raise InvalidState(f"The gateway knows this {word}: what it says counts.")
+    if is_asked:
+        raise InvalidState("The gateway is still being asked.")

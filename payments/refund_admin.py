@@ -26,8 +26,10 @@ from fintech_core.admin import (
     uuid_in,
 )
 from fintech_core.money import AMOUNT_PATTERN, AmountInvalid, parse_amount
+from payments import refunds
 from payments.models import DepositRefund, PaymentIntent
 from payments.models.refund import REASON_MAX_LENGTH
+from payments.payout_admin import ReferenceForm
 from payments.refunds import REFUND_PERMISSION, RefundOrder
 from payments.services import PaymentService
 from users.models import User
@@ -75,6 +77,27 @@ REFUND = Question(
 )
 
 
+REFERENCE = Question(
+    title="Name the gateway's reference",
+    explanation=(
+        "For a refund that is in the gateway's dashboard. The gateway is asked about the reference"
+        " now, and what it says settles the refund. It stays for good."
+    ),
+    button="Set the reference",
+    form_class=ReferenceForm,
+)
+GIVE_UP = Question(
+    title="Give the money back",
+    explanation=(
+        "Only if you have made sure at the gateway that it does not have this refund: the money"
+        " goes back to the wallet at once, and if the gateway sends it to its source all the same,"
+        " it is paid twice. There is no way back."
+    ),
+    button="Give the money back",
+    is_dangerous=True,
+)
+
+
 class RefundingAdmin(AskingAdmin):
     """For intents: the money of one that succeeded can be sent back from its page."""
 
@@ -112,11 +135,12 @@ class RefundingAdmin(AskingAdmin):
 
 
 @admin.register(DepositRefund)
-class DepositRefundAdmin(HistoryAdmin):
+class DepositRefundAdmin(AskingAdmin, HistoryAdmin):
     list_display = ["created_at", "person", "asked", "state", "gateway", "gateway_reference"]
     list_display_links = ["created_at"]
     list_filter = [("status", ChoicesDropdownFilter), ("created_at", CreatedFilter)]
     search_help_text = "Gateway reference, or an id of the refund, its intent or its transaction"
+    actions_detail = ["name_reference", "give_up"]
     fieldsets = [
         (None, {"fields": ["id", "about", "person", "asked", "status"]}),
         ("Order", {"fields": ["reason", "orderer", "created_at"]}),
@@ -157,6 +181,47 @@ class DepositRefundAdmin(HistoryAdmin):
     @display(description="Returned by")
     def returned(self, refund: DepositRefund) -> str:
         return link(refund.reversal)
+
+    # --- Putting right
+
+    def has_settle_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm(refunds.SETTLE_PERMISSION)
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        """Offered only where they can succeed."""
+        refund = self.get_object(request, str(object_id))
+        if (
+            refund is None
+            or not refunds.is_lost(refund)
+            or refund.intent.user_id == request.user.pk
+        ):
+            return []
+        return super().get_actions_detail(request, object_id)
+
+    @action(
+        description="Name the reference",
+        url_path="name-reference",
+        icon="link",
+        permissions=["settle"],
+    )
+    def name_reference(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def name(refund: DepositRefund, reference: str) -> str:
+            named = PaymentService.name_refund_reference(
+                refund_id=refund.pk, by=_staff(request), reference=reference
+            )
+            return f"The gateway's reference is {named.gateway_reference}: {named.status}."
+
+        return self.ask(request, object_id, REFERENCE, name)
+
+    @action(
+        description="Give the money back", url_path="give-up", icon="undo", permissions=["settle"]
+    )
+    def give_up(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def give_up(refund: DepositRefund) -> str:
+            PaymentService.give_up_refund(refund_id=refund.pk, by=_staff(request))
+            return "The refund failed; the money is back in the wallet."
+
+        return self.ask(request, object_id, GIVE_UP, give_up)
 
 
 def _staff(request: HttpRequest) -> User:

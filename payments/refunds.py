@@ -20,11 +20,12 @@ from uuid_utils.compat import uuid7
 
 from fintech_core.database import retry_on_conflict, violated_constraint
 from fintech_core.exceptions import DomainError, InvalidState
-from payments import effects, gateways
+from payments import effects, gateways, payouts
 from payments.effects import Disagreement
+from payments.effects.payouts import NEVER_SENT
 from payments.effects.refunds import fail
 from payments.exceptions import GatewayRefused, GatewayUnavailable, NotFound
-from payments.gateways.base import NewRefund, Subject
+from payments.gateways.base import NewRefund, Statement, Subject
 from payments.models import DepositRefund, PaymentIntent
 from transactions.services import SourceRefund, TransactionService
 from users.exceptions import NotOnOneself
@@ -34,6 +35,7 @@ from users.services import require_staff
 logger = logging.getLogger(__name__)
 
 REFUND_PERMISSION = "payments.refund_deposit"
+SETTLE_PERMISSION = "payments.settle_refund"
 # The first question is the orderer's; a sweeper asks in their place if they do not come back.
 RETRY_FIRST = timedelta(seconds=30)
 RETRY_LONGEST = timedelta(hours=6)
@@ -175,10 +177,12 @@ def _backoff(attempts: int) -> timedelta:
 def _ask(refund: DepositRefund) -> None:
     about = {"deposit_refund": str(refund.pk)}
     try:
-        if refund.gateway_reference is None:
-            _ask_to_send(refund)
-        else:
+        if refund.gateway_reference is not None:
             _ask_what_became(refund, refund.gateway_reference)
+        elif payouts.is_forgotten(refund):
+            logger.error("refund got no reference in time: staff must find out", extra=about)
+        else:
+            _ask_to_send(refund)
     except GatewayUnavailable:
         logger.warning("gateway did not answer", extra=about)
     except (Disagreement, DomainError) as reason:
@@ -209,8 +213,16 @@ def _ask_to_send(refund: DepositRefund) -> None:
 
 @transaction.atomic
 def _attach(refund_id: UUID, reference: str) -> None:
-    """Store what the gateway answered. It answers the same to the same key, so once is enough."""
+    """Store what the gateway answered. It answers the same to the same key, so once is enough.
+
+    A refund that has failed keeps it, too: by it whatever comes of the order is told from others.
+    """
     refund = DepositRefund.objects.select_for_update(no_key=True).get(pk=refund_id)
+    if reference == refund.gateway_reference:
+        return
+    if refund.gateway_reference is not None or refund.status != DepositRefund.Status.PENDING:
+        about = {"deposit_refund": str(refund_id), "reference": reference}
+        logger.error("gateway took a refund that is settled, or has another reference", extra=about)
     if refund.gateway_reference is None:
         refund.gateway_reference = reference
         refund.save(update_fields=["gateway_reference"])
@@ -237,3 +249,71 @@ def _ask_what_became(refund: DepositRefund, reference: str) -> None:
     said = gateways.gateway_named(refund.gateway).fetch(Subject.REFUND, reference)
     if said is not None:
         retry_on_conflict(lambda: transaction.atomic(effects.apply)(said, refund.gateway))
+
+
+# --- What staff put right ------------------------------------------------------------------------
+
+
+def is_lost(refund: DepositRefund) -> bool:
+    """Whether nobody but staff can find out what became of it."""
+    return _is_unknown(refund) and not _is_asked(refund)
+
+
+def _is_unknown(refund: DepositRefund) -> bool:
+    """Whether the gateway has not said that it knows it."""
+    return refund.status == DepositRefund.Status.PENDING and refund.gateway_reference is None
+
+
+def _is_asked(refund: DepositRefund) -> bool:
+    """Whether the gateway is asked to send it, or will be."""
+    return refund.attempts == 0 or not payouts.is_forgotten(refund)
+
+
+def name_reference(refund_id: UUID, *, by: User, reference: str) -> DepositRefund:
+    """See `PaymentService.name_refund_reference`."""
+    given = payouts.read_reference(reference)
+    refund = _require_lost(DepositRefund.objects.filter(pk=refund_id).first(), by)
+    said = payouts.ask_about(refund, Subject.REFUND, given)
+    if said is None:
+        raise InvalidState("The gateway does not say what this reference is.")
+    return _name(refund_id, by, said)
+
+
+@transaction.atomic
+def _name(refund_id: UUID, by: User, said: Statement) -> DepositRefund:
+    refund = _lock_lost(refund_id, by)
+    if effects.named(said, refund.gateway) is not None:
+        raise InvalidState("Another refund has this reference.")
+    refund.gateway_reference, refund.next_attempt_at = said.gateway_reference, Now()
+    refund.save(update_fields=["gateway_reference", "next_attempt_at"])
+    effects.apply(said, refund.gateway)
+    refund.refresh_from_db()
+    return refund
+
+
+@transaction.atomic
+def give_up(refund_id: UUID, *, by: User) -> DepositRefund:
+    """See `PaymentService.give_up_refund`."""
+    refund = _lock_lost(refund_id, by)
+    fail(refund, NEVER_SENT)
+    refund.refresh_from_db()
+    return refund
+
+
+def _lock_lost(refund_id: UUID, by: User) -> DepositRefund:
+    rows = DepositRefund.objects.select_for_update(no_key=True)
+    return _require_lost(rows.filter(pk=refund_id).first(), by)
+
+
+def _require_lost(refund: DepositRefund | None, by: User) -> DepositRefund:
+    """Raises PermissionDenied, NotFound and InvalidState."""
+    require_staff(by, SETTLE_PERMISSION)
+    if refund is None:
+        raise NotFound
+    payouts.require_for_staff(
+        "refund",
+        is_own=refund.intent.user_id == by.pk,
+        is_unknown=_is_unknown(refund),
+        is_asked=_is_asked(refund),
+    )
+    return refund

@@ -170,6 +170,24 @@ class PaymentService:
         return refunds.sweep(seconds_max=REFUND_SECONDS_MAX)
 
     @staticmethod
+    def name_refund_reference(*, refund_id: UUID, by: User, reference: str) -> DepositRefund:
+        """Staff found at the gateway what a refund is called there; what it says of it counts.
+
+        For a refund that got no reference for so long that asking again might send it twice. The
+        gateway is asked about the reference first, and has to confirm it. Raises PermissionDenied
+        without `payments.settle_refund`, NotFound, InvalidState and GatewayUnavailable.
+        """
+        return refunds.name_reference(refund_id, by=by, reference=reference)
+
+    @staticmethod
+    def give_up_refund(*, refund_id: UUID, by: User) -> DepositRefund:
+        """Staff made sure that the gateway never had a refund: it fails, the money comes back.
+
+        Raises as `name_refund_reference` does, but asks nobody.
+        """
+        return refunds.give_up(refund_id, by=by)
+
+    @staticmethod
     def verify_webhook_signature(
         *, gateway: str, headers: Mapping[str, str], body: bytes
     ) -> Gateway:

@@ -540,6 +540,7 @@ class TestOperations:
         assert operator.has_perm("users.review_kyc")
         assert operator.has_perm("payments.process_again")
         assert operator.has_perm("payments.refund_deposit")
+        assert operator.has_perm("payments.settle_refund")
         assert operator.has_perm("payments.reconcile")
         assert operator.has_perm("wallet.change_status")
         assert operator.has_perm("wallet.change_limits")

@@ -13,8 +13,8 @@ from transactions.services import TransactionService
 
 FAILURE_CODE_MAX = 100
 REFUSED_AND_SENT = (
-    "Nothing of ours has this reference, but a refund of this amount was refused: it may have been"
-    " sent back all the same."
+    "Nothing of ours has this reference, but a refund of this amount was refused or given up: it"
+    " may have been sent back all the same."
 )
 _FINAL = {
     Outcome.SUCCEEDED: DepositRefund.Status.SUCCEEDED,
@@ -70,7 +70,7 @@ def _lock(said: Statement, gateway: str) -> DepositRefund | None:
 def _require_not_refused(said: Statement, gateway: str) -> None:
     """Raises Disagreement if it may be a refund whose money came back: then it is paid twice.
 
-    Which one it is nobody can tell, for one that was refused has no reference.
+    Which one it is nobody can tell, for one that was refused or given up has no reference.
     """
     refused = DepositRefund.objects.filter(
         gateway=gateway,

@@ -58,7 +58,10 @@ class DepositRefund(models.Model):
     completed_at = models.DateTimeField(null=True, editable=False)
 
     class Meta:
-        permissions = [("refund_deposit", "Can send deposits back to their source")]
+        permissions = [
+            ("refund_deposit", "Can send deposits back to their source"),
+            ("settle_refund", "Can put right refunds that the gateway lost"),
+        ]
         indexes = [
             models.Index(
                 name="payments_refund_due",

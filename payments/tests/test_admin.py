@@ -11,8 +11,10 @@ from django.utils import timezone
 
 from payments import inbox, payouts
 from payments.exceptions import GatewayUnavailable
+from payments.gateways.base import Outcome, Statement, Subject
 from payments.gateways.sandbox import SandboxGateway
-from payments.models import Payout, SuspendedDeposit, WebhookEvent
+from payments.models import DepositRefund, Payout, SuspendedDeposit, WebhookEvent
+from payments.refunds import RefundOrder
 from payments.services import PaymentService
 from payments.tests.factories import (
     IBAN,
@@ -259,6 +261,81 @@ class TestPayouts:
                 pay_out(person("100.00"))
         monkeypatch.setattr(payouts, "ASKED_WITHIN", timedelta(0))
         return Payout.objects.get(gateway_reference=None)
+
+
+class TestLostRefunds:
+    MAY = ("payments.view_depositrefund", "payments.settle_refund")
+
+    @pytest.fixture
+    def lost(self, monkeypatch: Any) -> DepositRefund:
+        """Ordered a day ago, and the gateway never said anything."""
+        intent = PaymentIntentFactory(status="succeeded")
+        asked = RefundOrder(intent_id=intent.pk, amount=Decimal("40.00"), reason="Paid twice.")
+        staff = StaffFactory(permissions=["payments.refund_deposit"])
+        refund = PaymentService.order_refund(staff=staff, asked=asked)
+        with monkeypatch.context() as away:
+            away.setattr(SandboxGateway, "refund", no_answer)
+            PaymentService.send_refund(refund.pk)
+        monkeypatch.setattr(payouts, "ASKED_WITHIN", timedelta(0))
+        return refund
+
+    def page(self, refund: DepositRefund, word: str = "change") -> str:
+        return f"/admin/payments/depositrefund/{refund.pk}/{word}/"
+
+    def test_given_a_refund_that_is_still_asked_for_when_shown_then_nothing_is_offered(
+        self, lost, monkeypatch
+    ):
+        monkeypatch.setattr(payouts, "ASKED_WITHIN", timedelta(hours=23))
+        client = client_of(StaffFactory(permissions=self.MAY))
+        assert self.page(lost, "give-up") not in text_of(client.get(self.page(lost)))
+        response = client.post(self.page(lost, "give-up"), follow=True)
+        assert "The gateway is still being asked" in text_of(response)
+        lost.refresh_from_db()
+        assert lost.status == "pending"
+
+    def test_given_a_lost_refund_when_given_up_then_the_money_is_back_once(self, lost):
+        client = client_of(StaffFactory(permissions=self.MAY))
+        assert self.page(lost, "give-up") in text_of(client.get(self.page(lost)))
+        assert "Give the money back" in text_of(client.get(self.page(lost, "give-up")))
+        for _ in range(2):
+            client.post(self.page(lost, "give-up"))
+        lost.refresh_from_db()
+        assert (lost.status, lost.failure_code) == ("failed", "never_sent")
+        assert balance(lost.intent.user) == Decimal("100.00")
+        assert LogEntry.objects.filter(object_id=str(lost.pk)).count() == 1
+        assert self.page(lost, "give-up") not in text_of(client.get(self.page(lost)))
+
+    def test_given_a_lost_refund_when_its_reference_is_named_then_it_is_settled(
+        self, lost, monkeypatch
+    ):
+        client = client_of(StaffFactory(permissions=self.MAY))
+        page = self.page(lost, "name-reference")
+        assert page in text_of(client.get(self.page(lost)))
+        unknown = client.post(page, {"reference": "sbx_found"}, follow=True)
+        assert "The gateway does not say" in text_of(unknown)
+        said = Statement(
+            subject=Subject.REFUND,
+            outcome=Outcome.SUCCEEDED,
+            gateway_reference="sbx_found",
+            amount=lost.amount,
+            currency=lost.currency,
+        )
+        monkeypatch.setattr(SandboxGateway, "fetch", lambda *_: said)
+        client.post(page, {"reference": "sbx_found"})
+        lost.refresh_from_db()
+        assert (lost.gateway_reference, lost.status) == ("sbx_found", "succeeded")
+        assert balance(lost.intent.user) == Decimal("60.00")
+
+    def test_given_no_permission_or_ones_own_when_given_up_then_refused(self, lost):
+        viewer = client_of(StaffFactory(permissions=[*self.MAY[:1], "payments.refund_deposit"]))
+        for word in ("give-up", "name-reference"):
+            assert viewer.post(self.page(lost, word)).status_code == 403
+        User.objects.filter(pk=lost.intent.user_id).update(is_staff=True, is_superuser=True)
+        own = client_of(User.objects.get(pk=lost.intent.user_id))
+        assert self.page(lost, "give-up") not in text_of(own.get(self.page(lost)))
+        own.post(self.page(lost, "give-up"))
+        lost.refresh_from_db()
+        assert lost.status == "pending"
 
 
 def no_answer(*_: object) -> str:

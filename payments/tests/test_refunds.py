@@ -1,6 +1,8 @@
 """Deposits on their way back: once, within what is there, and back in the wallet if they must."""
 
 import json
+from contextlib import contextmanager
+from datetime import timedelta
 from decimal import Decimal
 from types import SimpleNamespace
 from uuid import uuid4
@@ -13,7 +15,8 @@ from django.test import Client, override_settings
 
 from fintech_core.exceptions import InvalidState
 from fintech_core.idempotency import IdempotentCall
-from payments.exceptions import GatewayRefused, GatewayUnavailable
+from payments import payouts
+from payments.exceptions import GatewayRefused, GatewayUnavailable, NotFound
 from payments.gateways.base import Outcome, Statement, Subject
 from payments.models import DepositRefund, PaymentIntent, WebhookEvent
 from payments.refunds import RefundOrder
@@ -34,6 +37,7 @@ from transactions.tests.helpers import (
     reserve,
     send,
 )
+from users.exceptions import NotPermitted
 from users.models import User
 from users.tests.factories import StaffFactory
 from wallet.models import Wallet
@@ -124,6 +128,19 @@ def told(refund, kind, **facts):
 
 def make_due(refund):
     DepositRefund.objects.filter(pk=refund.pk, status="pending").update(next_attempt_at=Now())
+
+
+def said(outcome: Outcome, **changes) -> Statement:
+    facts = {"gateway_reference": "rt_found", "amount": Decimal("40.00"), "currency": "USD"}
+    return Statement(**({"subject": Subject.REFUND, "outcome": outcome} | facts | changes))
+
+
+@contextmanager
+def still_asked():
+    """As in production."""
+    with pytest.MonkeyPatch.context() as timely:
+        timely.setattr(payouts, "ASKED_WITHIN", timedelta(hours=23))
+        yield
 
 
 def clearing() -> Decimal:
@@ -518,6 +535,177 @@ class TestCutShort:
         PaymentService.sweep_webhook_events()
         refund.refresh_from_db()
         assert refund.status == "succeeded"
+
+
+class TestStaff:
+    """What staff put right when a gateway never says what became of a refund."""
+
+    @pytest.fixture
+    def settler(self) -> User:
+        return StaffFactory(permissions=["payments.settle_refund"])
+
+    @pytest.fixture
+    def lost(self, staff, gateway, monkeypatch) -> DepositRefund:
+        """Of a whole deposit, ordered a day ago; the gateway never gave a reference."""
+        gateway.error = GatewayUnavailable()
+        give_back(staff, paid("40.00"))
+        monkeypatch.setattr(payouts, "ASKED_WITHIN", timedelta(0))
+        return DepositRefund.objects.get()
+
+    def name(self, refund, by, reference=" rt_found "):
+        PaymentService.name_refund_reference(refund_id=refund.pk, by=by, reference=reference)
+        refund.refresh_from_db()
+
+    def give_up(self, refund, by):
+        PaymentService.give_up_refund(refund_id=refund.pk, by=by)
+        refund.refresh_from_db()
+
+    def doors(self, refund, by):
+        return (lambda: self.name(refund, by), lambda: self.give_up(refund, by))
+
+    @pytest.mark.parametrize(
+        ("outcome", "status", "left"),
+        [
+            ("succeeded", "succeeded", "0"),
+            ("failed", "failed", "40"),
+            ("processing", "pending", "0"),
+        ],
+    )
+    def test_given_its_reference_when_named_then_what_the_gateway_says_counts(
+        self, settler, gateway, lost, outcome, status, left
+    ):
+        gateway.said = said(Outcome(outcome))
+        self.name(lost, settler)
+        assert (lost.gateway_reference, lost.status) == ("rt_found", status)
+        assert balance(lost.intent.user) == Decimal(left)
+        for door in self.doors(lost, settler):
+            with pytest.raises(InvalidState, match="The gateway knows this refund"):
+                door()
+        assert breaches() == []
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            None,
+            {"amount": Decimal("39.99")},
+            {"currency": "EUR"},
+            {"subject": Subject.PAYOUT},
+            {"gateway_reference": "rt_other"},
+        ],
+    )
+    def test_given_a_reference_that_is_not_confirmed_when_named_then_refused(
+        self, settler, gateway, lost, answer
+    ):
+        gateway.said = answer and said(Outcome.SUCCEEDED, **answer)
+        with pytest.raises(InvalidState):
+            self.name(lost, settler)
+        lost.refresh_from_db()
+        assert (lost.gateway_reference, lost.status) == (None, "pending")
+
+    @pytest.mark.parametrize("reference", ["", " ", "rt_\n1", "rt_\u00e9", "x" * 256])
+    def test_given_no_reference_when_named_then_refused(self, settler, lost, reference):
+        with pytest.raises(InvalidState, match="That is no reference"):
+            self.name(lost, settler, reference)
+
+    def test_given_a_reference_of_another_refund_when_named_then_refused(
+        self, staff, settler, gateway, lost
+    ):
+        gateway.error = None
+        with still_asked():
+            give_back(staff, paid("40.00"))
+        other = DepositRefund.objects.latest("pk")
+        gateway.said = said(Outcome.SUCCEEDED, gateway_reference=other.gateway_reference)
+        with pytest.raises(InvalidState, match="Another refund has this reference"):
+            self.name(lost, settler, other.gateway_reference)
+
+    def test_given_one_given_up_then_the_money_is_back_and_the_wallet_can_be_closed(
+        self, settler, lost
+    ):
+        customer = lost.intent.user
+        with pytest.raises(InvalidState):
+            close(customer)
+        self.give_up(lost, settler)
+        assert (lost.status, lost.failure_code) == ("failed", "never_sent")
+        assert balance(customer) == Decimal("40.00")
+        send(customer, person(), "40.00")
+        close(customer)
+        assert breaches() == []
+
+    def test_given_one_given_up_when_one_like_it_succeeds_then_staff_are_told(self, settler, lost):
+        self.give_up(lost, settler)
+        event = deliver(kind="return.ok", order="rt_found", cents=4000)
+        assert (event.status, "was refused or given up" in event.last_error) == ("parked", True)
+        assert balance(lost.intent.user) == Decimal("40.00")
+
+    def test_given_one_given_up_when_its_reference_arrives_late_then_staff_are_told(
+        self, staff, settler, gateway, monkeypatch, caplog
+    ):
+        refund = order(staff, paid("40.00"))
+
+        def answer_late(_, asked):
+            monkeypatch.setattr(payouts, "ASKED_WITHIN", timedelta(0))
+            self.give_up(refund, settler)
+            return "rt_found"
+
+        monkeypatch.setattr(OtherGateway, "refund", answer_late)
+        PaymentService.send_refund(refund.pk)
+        refund.refresh_from_db()
+        assert (refund.status, refund.gateway_reference) == ("failed", "rt_found")
+        errors = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert [(one.deposit_refund, one.reference) for one in errors] == [
+            (str(refund.pk), "rt_found")
+        ]
+        assert told(refund, "return.ok").status == "parked"
+        assert balance(refund.intent.user) == Decimal("40.00")
+        assert breaches() == []
+
+    def test_given_a_lost_refund_when_swept_then_it_is_not_ordered_again(self, gateway, lost):
+        gateway.error = None
+        make_due(lost)
+        before = len(gateway.asked)
+        assert PaymentService.sweep_refunds() == 1
+        lost.refresh_from_db()
+        assert (len(gateway.asked), lost.gateway_reference) == (before, None)
+
+    def test_given_somebody_who_may_not_when_they_decide_then_refused(self, staff, gateway, lost):
+        gateway.said = said(Outcome.SUCCEEDED)
+        for door in self.doors(lost, staff):  # they order refunds, and settle none
+            with pytest.raises(NotPermitted):
+                door()
+        owner = User.objects.get(pk=lost.intent.user_id)
+        User.objects.filter(pk=owner.pk).update(is_staff=True, is_superuser=True)
+        for door in self.doors(lost, owner):
+            with pytest.raises(InvalidState, match="their own refund"):
+                door()
+        lost.refresh_from_db()
+        assert (lost.gateway_reference, lost.status) == (None, "pending")
+
+    def test_given_no_such_refund_when_decided_then_not_found(self, settler):
+        for door in self.doors(DepositRefund(pk=uuid4()), settler):
+            with pytest.raises(NotFound):
+                door()
+
+    def test_given_it_is_still_asked_or_was_not_yet_when_decided_then_refused(
+        self, staff, settler, gateway, lost
+    ):
+        new = order(staff, paid("40.00"))
+        for door in self.doors(new, settler):
+            with pytest.raises(InvalidState, match="still being asked"):
+                door()
+        with still_asked():
+            for door in self.doors(lost, settler):
+                with pytest.raises(InvalidState, match="still being asked"):
+                    door()
+
+    @pytest.mark.parametrize("_", range(3))
+    def test_given_both_doors_when_used_at_once_then_one_decides(self, settler, gateway, lost, _):
+        gateway.said = said(Outcome.SUCCEEDED)
+        answers = at_once(*self.doors(lost, settler) * 3)
+        assert len([answer for answer in answers if isinstance(answer, InvalidState)]) == 5
+        lost.refresh_from_db()
+        left = {"succeeded": Decimal(0), "failed": Decimal("40.00")}
+        assert balance(lost.intent.user) == left[lost.status]
+        assert breaches() == []
 
 
 class TestAtOnce:
