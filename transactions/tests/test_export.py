@@ -3,6 +3,7 @@
 import ast
 import base64
 import json
+import os
 import random
 import stat
 import sys
@@ -231,6 +232,23 @@ class TestFile:
     def test_given_a_folder_that_is_not_there_when_exporting_then_it_says_so(self, tmp_path):
         with pytest.raises(CommandError, match="cannot be written"):
             call_command("export_ledger", "--output", str(tmp_path / "none" / "file"))
+
+    @pytest.mark.parametrize("output", ["", ".", "/"])
+    def test_given_no_name_of_a_file_when_exporting_then_it_says_so(self, output):
+        with pytest.raises(CommandError, match="no name of a file"):
+            call_command("export_ledger", "--output", output)
+
+    def test_given_something_else_than_a_file_when_exporting_then_it_stays(self, tmp_path):
+        """As root the file would take the place of a device, `/dev/null` for example."""
+        pipe, link = tmp_path / "pipe", tmp_path / "link"
+        os.mkfifo(pipe)
+        link.symlink_to(pipe)
+        for output in (pipe, link):
+            with pytest.raises(CommandError, match="is no file"):
+                call_command("export_ledger", "--output", str(output))
+        assert pipe.is_fifo()
+        assert link.is_symlink()
+        assert sorted(tmp_path.iterdir()) == [link, pipe]
 
     def test_given_a_failure_half_way_when_exporting_then_the_old_file_stands(
         self, tmp_path, monkeypatch

@@ -38,6 +38,10 @@ class Command(BaseCommand):
         proved_in = options["checkpoint"]
         if proved_in and not wallet_id:
             raise CommandError("--checkpoint goes with --wallet: the whole ledger has every leaf.")
+        if not output.name:
+            raise CommandError(f"--output: {output} is no name of a file.")
+        if output.exists() and not (output.is_file() or output.is_dir()):
+            raise CommandError(f"--output: {output} is no file, and would be replaced by one.")
         progress = tqdm(
             export.lines(wallet_id, proved_in),
             total=None if wallet_id else export.line_count(),
