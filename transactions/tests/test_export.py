@@ -261,7 +261,7 @@ class TestFile:
             raise RuntimeError
 
         monkeypatch.setattr("transactions.export.lines", fail)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(CommandError, match="RuntimeError"):
             export(tmp_path)
         assert path.read_text() == before
         assert list(tmp_path.iterdir()) == [path]

@@ -14,9 +14,10 @@ from django.db.models.signals import pre_migrate
 from psycopg2 import sql
 
 from fintech_core import roles
+from fintech_core.commands import OurCommand
 
 
-class Command(migrate.Command):
+class Command(OurCommand, migrate.Command):
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.set_defaults(database=roles.OWNER)

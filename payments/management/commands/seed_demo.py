@@ -14,10 +14,11 @@ from uuid import UUID
 from django.conf import settings
 from django.contrib.auth.models import Group, Permission
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils import timezone
 
 from fintech_core import operations
+from fintech_core.commands import OurCommand
 from fintech_core.idempotency import IdempotentCall
 from payments.models import PaymentIntent, WebhookEvent
 from payments.payouts import Destination, NewOrder
@@ -88,7 +89,7 @@ TRANSFERS = [
 ]
 
 
-class Command(BaseCommand):
+class Command(OurCommand):
     help = "Create demo people with money and history (sandbox only); harmless when repeated."
 
     def handle(self, *args: Any, **options: Any) -> None:

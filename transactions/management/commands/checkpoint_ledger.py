@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from fintech_core.commands import OurCommand
 from transactions import checkpoints
 
 
-class Command(BaseCommand):
+class Command(OurCommand):
     help = "Sign a checkpoint of the ledger, if anything was posted since the last one."
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, TextIO
 from uuid import UUID
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from tqdm import tqdm
 
+from fintech_core.commands import OurCommand
 from transactions import export
 from transactions.checkpoints import CheckpointRefused
 from wallet.models import Wallet
@@ -17,7 +18,7 @@ from wallet.models import Wallet
 VERIFIER = "transactions/standalone/verify_export.py"
 
 
-class Command(BaseCommand):
+class Command(OurCommand):
     help = f"Write the ledger as JSON lines, which {VERIFIER} checks without this project."
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
 
+from fintech_core.commands import OurCommand
 from fintech_core.database import give_time
 from fintech_core.moments import parse_moment
 from fintech_core.money import format_amount
@@ -14,7 +15,7 @@ from transactions.trial_balance import AccountBalance, TrialBalance
 WIDTHS = (18, 20, 20)
 
 
-class Command(BaseCommand):
+class Command(OurCommand):
     help = "Show every system account and the sum of wallets; exit 1 if they do not add up to zero."
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -2,13 +2,14 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from tqdm import tqdm
 
+from fintech_core.commands import OurCommand
 from transactions import verification
 
 
-class Command(BaseCommand):
+class Command(OurCommand):
     help = "Check every invariant of the ledger over everything; exit 1 naming each breach."
 
     def add_arguments(self, parser: CommandParser) -> None:
