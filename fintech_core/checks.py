@@ -4,7 +4,11 @@ from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
+from django.db import DatabaseError
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
+
+from fintech_core import roles
+from fintech_core.database import query
 
 
 @register()
@@ -68,7 +72,7 @@ def rate_limits_are_on(**_: Any) -> list[CheckMessage]:
 
 @register(deploy=True)
 def serving_role_is_not_the_owner(**_: Any) -> list[CheckMessage]:
-    if settings.DATABASES["default"]["USER"] == settings.DATABASES["owner"]["USER"]:
+    if roles.serving_role() is None and not _owns_nothing():
         return [
             Warning(
                 "The serving database role owns the tables, so it could disable the ledger's "
@@ -78,6 +82,21 @@ def serving_role_is_not_the_owner(**_: Any) -> list[CheckMessage]:
             )
         ]
     return []
+
+
+def _owns_nothing() -> bool:
+    """Whoever serves is not given the owner's address, so the name alone does not tell.
+
+    False as well if the database cannot be asked, or has no tables yet.
+    """
+    try:
+        [(owns_nothing,)] = query(
+            "SELECT count(*) > 0 AND NOT bool_or(pg_has_role(tableowner, 'MEMBER'))"
+            " FROM pg_tables WHERE schemaname = 'public'"
+        )
+    except DatabaseError:
+        return False
+    return bool(owns_nothing)
 
 
 @register(deploy=True)

@@ -8,6 +8,7 @@ import sys
 import pytest
 from django.conf import settings
 from django.core.checks import run_checks
+from django.db import connections
 from django.test import RequestFactory
 from django.views.debug import get_exception_reporter_filter
 
@@ -188,11 +189,34 @@ def test_given_no_rate_limits_when_checking_then_a_warning(settings):
     assert "fintech.W001" in deploy_findings()
 
 
-def test_given_one_database_role_when_checking_then_a_warning(settings):
-    assert "fintech.W002" not in deploy_findings()
-    serving = settings.DATABASES["default"]
-    settings.DATABASES = {"default": serving, "owner": serving}
-    assert "fintech.W002" in deploy_findings()
+class TestOneDatabaseRole:
+    """No more than the serving role's address is known, as where the web server runs."""
+
+    @pytest.fixture(autouse=True)
+    def one_address(self, monkeypatch):
+        assert "fintech.W002" not in deploy_findings()
+        self.owner = connections["owner"].settings_dict
+        monkeypatch.setitem(settings.DATABASES, "owner", settings.DATABASES["default"])
+        self.serving = connections["default"].settings_dict
+        yield
+        connections["default"].close()
+
+    @pytest.mark.django_db(transaction=True)
+    def test_given_it_owns_nothing_when_checking_then_silent(self):
+        assert "fintech.W002" not in deploy_findings()
+
+    @pytest.mark.django_db(transaction=True)
+    def test_given_it_owns_the_tables_when_checking_then_a_warning(self, monkeypatch):
+        connections["default"].close()
+        monkeypatch.setitem(self.serving, "USER", self.owner["USER"])
+        monkeypatch.setitem(self.serving, "PASSWORD", self.owner["PASSWORD"])
+        assert "fintech.W002" in deploy_findings()
+
+    @pytest.mark.django_db(transaction=True)
+    def test_given_no_database_when_checking_then_a_warning(self, monkeypatch):
+        connections["default"].close()
+        monkeypatch.setitem(self.serving, "PORT", 1)
+        assert "fintech.W002" in deploy_findings()
 
 
 def test_given_plain_http_when_checking_then_a_warning(settings):
