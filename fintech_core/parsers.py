@@ -92,6 +92,9 @@ class StrictMultiPartParser(MultiPartParser):
     def parse(
         self, stream: Any, media_type: str | None = None, parser_context: Any = None
     ) -> "DataAndFiles[Any, Any]":
+        # Case does not matter in a media type (RFC 9110), though it does in a boundary.
+        kind, semicolon, parameters = (media_type or "").partition(";")
+        media_type = f"{kind.lower()}{semicolon}{parameters}"
         # Django puts U+FFFD for what is not UTF-8; as Latin-1 every byte lasts until it is read.
         sent = super().parse(stream, media_type, {**(parser_context or {}), "encoding": "latin-1"})
         parts = [*_parts(sent.data), *_parts(sent.files)]

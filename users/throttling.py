@@ -27,7 +27,8 @@ class DocumentRateLimit(RateLimit):
     scope, setting, guard_without_redis = "document", "DOCUMENT_RATE", True
 
     def values(self, request: Request) -> list[str]:
-        carries_file = (request.content_type or "").startswith("multipart/")
+        # Django's: REST framework's is as it was written, and case does not matter.
+        carries_file = (request._request.content_type or "").startswith("multipart/")
         return super().values(request) if carries_file else []
 
 

@@ -9,6 +9,7 @@ from django.core.exceptions import PermissionDenied
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import Http404
 from django.test import RequestFactory
+from django.test.client import encode_multipart
 
 from users import pdf, services
 from users.documents import DOCUMENT_MAX_BYTES
@@ -244,6 +245,16 @@ class TestUpload:
             "/api/v1/users/me/kyc/", {**SUBMISSION, "is_staff": "true"}, format="multipart"
         )
         assert wrong_fields(response) == ["is_staff"]
+
+    def test_given_capitals_in_the_media_type_when_submitting_then_it_is_read(self):
+        parts = {**SUBMISSION, "document_file": SimpleUploadedFile("a.pdf", PDF)}
+        response = client_for(UserFactory()).generic(
+            "POST",
+            "/api/v1/users/me/kyc/",
+            encode_multipart("BoUnDary", parts),
+            "Multipart/Form-Data; boundary=BoUnDary",
+        )
+        assert response.status_code == 202
 
     @pytest.mark.parametrize(
         ("extra", "why"),

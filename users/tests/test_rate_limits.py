@@ -91,6 +91,9 @@ class TestOtherLimits:
             post("users/me/kyc/", {"city": "x"}, client, format="multipart") for _ in range(4)
         ]
         assert codes(answers) == [400, 400, 400, 429]
+        capitals = "Multipart/Form-Data; boundary=x"
+        answer = client.generic("POST", "/api/v1/users/me/kyc/", b"--x--\r\n", capitals)
+        assert answer.status_code == 429
 
     def test_given_a_flood_when_refreshing_verifying_or_signing_out_then_429(self, settings):
         settings.SESSION_RATE = "3/d"
