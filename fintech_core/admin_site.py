@@ -8,7 +8,7 @@ from csp.decorators import csp
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.core.paginator import Paginator
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.utils.decorators import method_decorator
@@ -53,6 +53,8 @@ class OperationsSite(UnfoldAdminSite):
         return guarded_page
 
     def _refusal(self, request: HttpRequest, status: int, title: str) -> HttpResponse:
+        # The page's frame looks at the query, too, which may be what cannot be read.
+        request.GET = QueryDict()
         context = self.each_context(request) | {"title": title}
         return TemplateResponse(request, "admin/refusal.html", context, status=status)
 

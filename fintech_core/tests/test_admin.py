@@ -307,6 +307,13 @@ class TestPages:
         assert response.status_code == 400
         assert "text/html" in response["Content-Type"]
 
+    def test_given_too_many_parameters_when_listing_then_a_page_says_so(self, root):
+        query = "&".join(f"a{number}=1" for number in range(101))
+        response = root.get(f"{page_of(Wallet)}?{query}")
+        assert response.status_code == 400
+        assert "text/html" in response["Content-Type"]
+        assert "cannot be asked that" in response.content.decode()
+
     def test_given_what_pages_link_with_when_listing_then_200(self, root):
         wallet = person("1.00").wallet
         for model, query in [
