@@ -10,8 +10,20 @@ export DJANGO_SETTINGS_MODULE="${DJANGO_SETTINGS_MODULE:-fintech_core.settings}"
 PYTHON="${PYTHON:-python}"
 BEAT_SCHEDULE="${TMPDIR:-/tmp}/celerybeat-schedule"
 export DATABASE_WAIT_SECONDS="${DATABASE_WAIT_SECONDS:-60}"
+# gunicorn itself reads it, and takes an empty text for a wrong number.
+[ -n "${WEB_CONCURRENCY:-}" ] || unset WEB_CONCURRENCY
 
 say() { echo "entrypoint: $*" >&2; }
+
+# Named before anything starts: Python would end with a traceback.
+must_be_a_number() {
+    case "$2" in
+        "" | *[!0-9]*) say "$1 must be a whole number, and is '$2'."; exit 2 ;;
+    esac
+}
+must_be_a_number DATABASE_WAIT_SECONDS "$DATABASE_WAIT_SECONDS"
+must_be_a_number WEB_CONCURRENCY "${WEB_CONCURRENCY:-2}"
+must_be_a_number WEB_THREADS "${WEB_THREADS:-4}"
 
 # Until PostgreSQL answers, whatever it answers: a role may not exist before the first migration.
 wait_for_postgres() {

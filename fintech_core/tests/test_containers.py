@@ -289,6 +289,15 @@ class TestEntrypoint:
         assert worker.returncode == 1
         assert "waiting for the migrations" in output
 
+    @pytest.mark.parametrize("name", ["DATABASE_WAIT_SECONDS", "WEB_CONCURRENCY", "WEB_THREADS"])
+    def test_given_no_number_when_starting_then_one_line_names_the_variable(
+        self, entrypoint: Launch, name: str
+    ) -> None:
+        process = entrypoint("web", **{name: "1x"})
+        output, _ = process.communicate(timeout=20)
+        assert process.returncode == 2
+        assert output.splitlines() == [f"entrypoint: {name} must be a whole number, and is '1x'."]
+
     def test_given_an_unknown_role_when_starting_then_it_names_the_known_ones(
         self, entrypoint: Launch
     ) -> None:

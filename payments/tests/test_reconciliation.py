@@ -647,6 +647,11 @@ class TestCommand:
             call_command("reconcile", gateway="other", date=date.min, no_progress=True)
         assert end.value.returncode == 2
 
+    @pytest.mark.parametrize("day", ["20261122", "2026-W47-7", "2026-11-31", ""])
+    def test_given_a_day_written_otherwise_when_called_then_it_is_refused(self, day):
+        with pytest.raises(CommandError, match="--date"):
+            call_command("reconcile", "--gateway", "sandbox", "--date", day, "--no-progress")
+
     def test_given_the_command_then_no_check_runs_before_it(self):
         assert not Command.requires_system_checks
 

@@ -1,5 +1,6 @@
 """`manage.py reconcile`: compare a gateway's report for a day with our books."""
 
+from argparse import ArgumentTypeError
 from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
@@ -10,10 +11,18 @@ from tqdm import tqdm
 
 from fintech_core.commands import OurCommand
 from fintech_core.exceptions import DomainError
+from fintech_core.moments import ANY_YEAR, parse_day
 from payments import reconciliation
 from payments.models import ReconciliationBreak, ReconciliationRun
 
 SHOWN_MAX = 100
+
+
+def _day(text: str) -> date:
+    try:
+        return parse_day(text, ANY_YEAR)
+    except ValueError as refusal:
+        raise ArgumentTypeError(str(refusal)) from refusal
 
 
 class Command(OurCommand):
@@ -24,9 +33,7 @@ class Command(OurCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--gateway", required=True, help="Its name, such as sandbox.")
-        parser.add_argument(
-            "--date", required=True, type=date.fromisoformat, help="YYYY-MM-DD; it must be over."
-        )
+        parser.add_argument("--date", required=True, type=_day, help="YYYY-MM-DD; it must be over.")
         parser.add_argument("--csv", type=Path, help="A report to read; else the gateway is asked.")
         parser.add_argument("--no-progress", action="store_true", help="Show no progress bar.")
 

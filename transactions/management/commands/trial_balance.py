@@ -27,7 +27,7 @@ class Command(OurCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         give_time()  # nobody waits for a web page here
         try:
-            at = parse_moment(options["at"]) if options["at"] else None
+            at = None if options["at"] is None else parse_moment(options["at"])
             books = trial_balance.trial_balance(at)
         except ValueError as refusal:
             raise CommandError(f"--at: {refusal}", returncode=2) from refusal
