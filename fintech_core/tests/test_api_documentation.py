@@ -101,6 +101,12 @@ class TestErrors:
         assert said - answers == set()
         assert {status for status in answers if status >= 400} - said - SAID_ONCE == set()
 
+    @pytest.mark.parametrize("call", sorted(CALLS))
+    def test_given_a_call_for_who_is_signed_in_when_read_then_both_refusals_are_named(self, call):
+        if {} not in operations()[call].get("security", [{}]):
+            assert "`401 not_authenticated`" in CALLS[call]
+            assert "`401 token_not_valid`" in CALLS[call]
+
 
 class TestExamples:
     def test_given_every_json_block_when_read_then_it_is_json(self):

@@ -76,7 +76,7 @@ class BatchViewSet(GenericViewSet[TransferBatch]):
                     "transfers": [
                         {"recipient": "bob@example.com", "amount": "1200.00"},
                         {
-                            "recipient": "carol@example.com",
+                            "recipient": "chiara@example.com",
                             "amount": "900.00",
                             "description": "November",
                         },
