@@ -1,6 +1,7 @@
 """What every service needs of PostgreSQL: bounded retries, and the clock."""
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -119,7 +120,7 @@ def query(statement: str, **parameters: Any) -> list[Any]:
 def give_time(seconds: int | None = None) -> None:
     """Let each statement of this database transaction take so long; None: without a limit."""
     execute("SET LOCAL statement_timeout = %(milliseconds)s", milliseconds=(seconds or 0) * 1000)
-    _connection().connection.has_time = True
+    _connection().connection.time_given = seconds or math.inf
 
 
 def execute(statement: str, **parameters: Any) -> None:

@@ -69,7 +69,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """
         session = self.connection
         if autocommit:
-            session.has_time = False
+            session.time_given = 0.0
         if autocommit and self._is_ours() and (session.waiting or session.in_transaction):
             self.close()
         else:

@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import time
+from contextlib import suppress
 from threading import Thread
 
 from psycopg2 import Error
@@ -24,7 +25,7 @@ LOOKS_EVERY_SECONDS = 1.0
 def watch(patience_seconds: float) -> None:
     """Hang up, from now on and in this process, on whoever owes an answer for longer.
 
-    Not on who was given time; see `fintech_core.database.give_time`.
+    Who was given time has as much more; see `fintech_core.database.give_time`.
     """
     Thread(target=_watch, args=(patience_seconds,), name="patience", daemon=True).start()
 
@@ -32,16 +33,19 @@ def watch(patience_seconds: float) -> None:
 def _watch(patience_seconds: float) -> None:
     while True:
         time.sleep(LOOKS_EVERY_SECONDS)
-        hang_up_on_the_silent(patience_seconds)
+        try:
+            hang_up_on_the_silent(patience_seconds)
+        except Exception:  # whatever it was, the next look must come
+            logger.exception("nobody looked whether PostgreSQL answers")
 
 
 def hang_up_on_the_silent(patience_seconds: float) -> None:
     """Once: on each session of this process that has owed an answer for longer."""
     for session in sessions():
         asked_at = session.asked_at
-        if asked_at is None or session.has_time:
+        if asked_at is None:
             continue
-        if time.monotonic() - asked_at > patience_seconds:
+        if time.monotonic() - asked_at > patience_seconds + session.time_given:
             _hang_up(session, asked_at)
 
 
@@ -52,9 +56,11 @@ def _hang_up(session: Session, asked_at: float) -> None:
     except (OSError, Error):  # it has just been answered, and closed
         return
     with line:
-        # While one and the same question is open the line is the session's: it closes none before.
+        # While one and the same question is open the line is the session's, but for the moment in
+        # which the driver has found it lost and not said so yet.
         if session.asked_at == asked_at:
             logger.error(
                 "PostgreSQL does not answer", extra={"seconds": time.monotonic() - asked_at}
             )
-            line.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # somebody else has hung up just now
+                line.shutdown(socket.SHUT_RDWR)

@@ -22,8 +22,8 @@ class Session(extensions.connection):
 
     # Since when PostgreSQL owes an answer (time.monotonic); None: it owes none. See `patience`.
     asked_at: float | None = None
-    # Whether a statement may take as long as it likes, until the database transaction ends.
-    has_time = False
+    # How many seconds each statement may take beyond patience, until the transaction ends.
+    time_given: float = 0.0
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

@@ -2,11 +2,13 @@
 
 import os
 import socket
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from io import StringIO
 from threading import Event
+from types import SimpleNamespace
 
 import psycopg2
 import pytest
@@ -32,6 +34,7 @@ from fintech_core.database import (
     sqlstate,
     violated_constraint,
 )
+from fintech_core.postgresql import patience
 from fintech_core.postgresql.patience import hang_up_on_the_silent
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -443,9 +446,10 @@ class TestPatience:
         assert query("SELECT 2") == [(2,)]
 
     def test_given_time_when_longer_than_patience_then_nobody_hangs_up(self, impatient):
-        with transaction.atomic():
-            give_time(2)
-            execute("SELECT pg_sleep(0.6)")
+        for seconds in (2, None):
+            with transaction.atomic():
+                give_time(seconds)
+                execute("SELECT pg_sleep(0.6)")
         with pytest.raises(OperationalError):
             execute("SELECT pg_sleep(30)")
         assert impatient.closed
@@ -460,6 +464,18 @@ class TestPatience:
         with pytest.raises(OperationalError) as refusal:
             take_longer()
         assert sqlstate(refusal.value) == "57014"  # query_canceled
+
+
+def test_given_a_line_that_is_broken_already_when_hanging_up_then_nobody_minds(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        theirs.close()  # with a reset
+    with ours:
+        owing = SimpleNamespace(asked_at=0.0, time_given=0.0, fileno=ours.fileno)
+        monkeypatch.setattr(patience, "sessions", lambda: [owing])
+        hang_up_on_the_silent(0.3)
 
 
 @pytest.fixture
