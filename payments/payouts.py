@@ -22,6 +22,7 @@ from fintech_core.exceptions import InvalidState
 from fintech_core.idempotency import Answer, IdempotentCall
 from payments import gateways
 from payments.effects import payouts as effects
+from payments.effects.disagreement import NEVER_SENT
 from payments.exceptions import GatewayRefused, GatewayUnavailable, NotFound
 from payments.gateways.base import REFERENCE_MAX, NewPayout, Statement, Subject
 from payments.models import DepositRefund, Payout
@@ -279,7 +280,7 @@ def give_up(payout_id: UUID, *, by: User) -> Payout:
     if payout.named_by_staff:  # what the gateway says of that reference is about another order
         payout.gateway_reference, payout.named_by_staff = None, False
         payout.save(update_fields=["gateway_reference", "named_by_staff", "updated_at"])
-    effects.fail(payout, effects.NEVER_SENT)
+    effects.fail(payout, NEVER_SENT)
     return payout
 
 

@@ -22,7 +22,7 @@ from fintech_core.database import retry_on_conflict, violated_constraint
 from fintech_core.exceptions import DomainError, InvalidState
 from payments import effects, gateways, payouts
 from payments.effects import Disagreement
-from payments.effects.payouts import NEVER_SENT
+from payments.effects.disagreement import NEVER_SENT
 from payments.effects.refunds import fail
 from payments.exceptions import GatewayRefused, GatewayUnavailable, NotFound
 from payments.gateways.base import NewRefund, Statement, Subject

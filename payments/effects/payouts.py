@@ -5,14 +5,18 @@ import logging
 from django.db.models import QuerySet
 
 from payments import events
-from payments.effects.disagreement import Disagreement, lock_same, require_same_money
+from payments.effects.disagreement import (
+    Disagreement,
+    given_back,
+    lock_same,
+    require_same_money,
+)
 from payments.gateways.base import Outcome, Statement
 from payments.models import Payout
 from transactions.services import TransactionService
 
 logger = logging.getLogger(__name__)
 
-NEVER_SENT = "never_sent"  # staff gave it up: the gateway, they found, never had it
 UNSPECIFIED = "unspecified"  # it failed, and the gateway has no word for why
 GIVEN_BACK_AND_PAID = (
     "Nothing of ours has this reference, but a payout of this amount was refused or given up: it"
@@ -56,14 +60,7 @@ def _require_not_given_back(said: Statement, gateway: str) -> None:
 
     Which one it is nobody can tell, for one that was refused or given up has no reference.
     """
-    given_back = Payout.objects.filter(
-        gateway=gateway,
-        gateway_reference=None,
-        status=Payout.Status.FAILED,
-        amount=said.amount,
-        currency=said.currency,
-    )
-    if said.outcome == Outcome.PAID and given_back.exists():
+    if said.outcome == Outcome.PAID and given_back(Payout.objects.all(), said, gateway).exists():
         raise Disagreement(GIVEN_BACK_AND_PAID)
 
 

@@ -6,7 +6,7 @@ The first of succeeded and failed wins. Rows are locked in this order: refund, w
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
-from payments.effects.disagreement import Disagreement
+from payments.effects.disagreement import Disagreement, given_back
 from payments.gateways.base import Outcome, Statement
 from payments.models import DepositRefund
 from transactions.services import TransactionService
@@ -72,14 +72,8 @@ def _require_not_refused(said: Statement, gateway: str) -> None:
 
     Which one it is nobody can tell, for one that was refused or given up has no reference.
     """
-    refused = DepositRefund.objects.filter(
-        gateway=gateway,
-        gateway_reference=None,
-        status=DepositRefund.Status.FAILED,
-        amount=said.amount,
-        currency=said.currency,
-    )
-    if _FINAL.get(said.outcome) == DepositRefund.Status.SUCCEEDED and refused.exists():
+    is_sent = _FINAL.get(said.outcome) == DepositRefund.Status.SUCCEEDED
+    if is_sent and given_back(DepositRefund.objects.all(), said, gateway).exists():
         raise Disagreement(REFUSED_AND_SENT)
 
 

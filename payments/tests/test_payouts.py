@@ -15,6 +15,7 @@ from fintech_core import idempotency
 from fintech_core.exceptions import InvalidState
 from fintech_core.models import IdempotencyRecord
 from payments import effects, payouts
+from payments.effects import disagreement
 from payments.exceptions import GatewayRefused, GatewayUnavailable
 from payments.gateways.base import NewPayout, Outcome, Subject
 from payments.gateways.sandbox import SandboxGateway
@@ -512,6 +513,7 @@ class TestWhatStaffPutRight:
             with pytest.raises(GatewayUnavailable):
                 pay_out(alice)
         monkeypatch.setattr(payouts, "ASKED_WITHIN", timedelta(0))
+        monkeypatch.setattr(disagreement, "DOUBTED_FOR", timedelta(0))  # of refusals alone
         payout = Payout.objects.get()
         self.give_up(payout)
         event = settle(payout, kind, **{"gateway_reference": "sbx_po_1", **data})
@@ -519,15 +521,19 @@ class TestWhatStaffPutRight:
         assert (status == "parked") == ("was refused or given up" in event.last_error)
         assert (payout.status, balance(alice)) == ("failed", Decimal("100.00"))
 
-    def test_given_one_was_refused_when_one_like_it_is_paid_then_staff_are_told(
-        self, alice, monkeypatch
+    @pytest.mark.parametrize(
+        ("doubted_for", "status"), [(timedelta(days=30), "parked"), (timedelta(0), "ignored")]
+    )
+    def test_given_one_was_refused_of_late_when_one_like_it_is_paid_then_staff_are_told(
+        self, alice, monkeypatch, doubted_for, status
     ):
+        monkeypatch.setattr(disagreement, "DOUBTED_FOR", doubted_for)
         with monkeypatch.context() as unwilling:
             unwilling.setattr(SandboxGateway, "payout", refuse)
             payout = pay_out(alice)
         assert (payout.status, payout.failure_code) == ("failed", "blocked")
         event = settle(payout, "payout.paid", gateway_reference="sbx_po_1")
-        assert (event.status, balance(alice)) == ("parked", Decimal("100.00"))
+        assert (event.status, balance(alice)) == (status, Decimal("100.00"))
 
     def test_given_it_looked_like_one_given_up_when_its_own_order_turns_up_then_that_is_paid(
         self, alice, monkeypatch
