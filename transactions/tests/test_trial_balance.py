@@ -176,7 +176,7 @@ class TestPage:
         assert "111.00" not in html
         assert "100.00" in html
 
-    @pytest.mark.parametrize("at", ["", "yesterday", "2900-01-01T00:00:00Z", "\x00", "2" * 41])
+    @pytest.mark.parametrize("at", ["yesterday", "2900-01-01T00:00:00Z", "\x00", "2" * 41])
     def test_given_nonsense_when_opened_then_the_form_says_so_and_shows_no_books(self, at):
         response = self.client("transactions.view_transaction").get(PAGE, {"at": at})
         assert response.status_code == 200
